@@ -1,0 +1,3 @@
+"""dicomguard: a DICOM node that looks for forged tumors in brain MR and CT. Research use only."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,63 @@
+"""AEs that may send to us, and AEs that we send to."""
+
+import ipaddress
+from dataclasses import dataclass
+
+from dicomguard.errors import Refused
+
+
+def check_ae_title(title: str, *, where: str) -> str:
+    """Return the title without padding, or raise `Refused` (PS3.5 6.2: 1 to 16 characters, no backslash or control)."""
+    bare = title.strip(" ")
+    if not bare:
+        raise Refused(f"The AE title of [{where}] is empty. Give it 1 to 16 characters.")
+    if len(bare) > 16:
+        raise Refused(f'AE title "{bare}" has {len(bare)} characters; PS3.5 allows 16. Shorten it in [{where}].')
+    if "\\" in bare or any(not 32 <= ord(character) <= 126 for character in bare):
+        raise Refused(f"AE title {bare!r} has a backslash or a character outside ASCII. Change it in [{where}].")
+    return bare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """An AE that may open an association: title and address are checked together."""
+
+    name: str
+    ae_title: str
+    # Networks or single addresses; never empty.
+    networks: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_ae_title(self.ae_title, where=f"peers.{self.name}")
+        for network in self.networks:
+            try:
+                ipaddress.ip_network(network, strict=False)
+            except ValueError:
+                raise Refused(
+                    f'"{network}" is no IP address or network. '
+                    f"Write for example 192.0.2.7 or 192.0.2.0/24 in [peers.{self.name}]."
+                ) from None
+        if not self.networks:
+            raise Refused(f'[peers.{self.name}] names no address. Add addresses = ["192.0.2.7"].')
+
+    def allows(self, address: str) -> bool:
+        """Whether the IP address lies in one of the networks."""
+        ip = ipaddress.ip_address(address)
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        return any(ip in ipaddress.ip_network(network, strict=False) for network in self.networks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """An AE that results are sent to."""
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+
+    def __post_init__(self) -> None:
+        check_ae_title(self.ae_title, where=f"destinations.{self.name}")
+        if not 1 <= self.port <= 65535:
+            raise Refused(f"Port {self.port} of [destinations.{self.name}] is impossible. Use 1 to 65535.")
