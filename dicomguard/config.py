@@ -390,7 +390,7 @@ def describe() -> str:
         "## [[rules]]",
         "",
         "Which series are analysed: the first rule that fits decides, then the built-in ones. `name`, `action`"
-        " (`analyse` or `skip`), `calling_ae_titles` (empty: every sender), and lists of patterns, all of which must fit: "
+        " (`analyse` or `skip`), `calling_ae_titles` (empty: every sender), and lists of patterns that all must fit: "
         + ", ".join(f"`{name}`" for name in MATCHABLE)
         + ".",
     ]

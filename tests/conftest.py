@@ -1,21 +1,68 @@
 """What all tiers share: programs not written here, and real data that a newcomer may not have.
 
-A missing program skips its tests by name and says the Debian package. With DICOMGUARD_REQUIRE=all (as CI sets it) such
-a skip is a failure.
+A missing program skips its tests by name and says the Debian package. With DICOMGUARD_REQUIRE=all (as CI sets it) every
+skip is a failure, except one for real data that is truly absent.
 """
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-REQUIRE = os.environ.get("DICOMGUARD_REQUIRE", "")
+ROOT = Path(__file__).resolve().parents[1]
+REQUIRE_ALL = os.environ.get("DICOMGUARD_REQUIRE") == "all"
+NO_DATA = "the real data folder is absent"
+# Cheapest first, so that a fault shows early.
+TIERS = ("house", "unit", "interop", "fault", "browser", "long")
 # PostgreSQL's own programs do not stand on the path of Debian.
 SEARCH = os.pathsep.join(
     [os.environ.get("PATH", os.defpath), "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
 )
+_skipped: list[str] = []
+
+
+def data_folder() -> Path:
+    """Folder of real data that is not part of the product: DICOMGUARD_DATA, else shared/data beside the checkout."""
+    return Path(os.environ.get("DICOMGUARD_DATA", ROOT.parent / "shared" / "data"))
+
+
+def tier(path: Path) -> str:
+    """Name of the folder below tests/."""
+    return path.relative_to(ROOT / "tests").parts[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the long tier and put the cheap tiers first."""
+    for item in items:
+        if tier(item.path) == "long":
+            item.add_marker(pytest.mark.long)
+    items.sort(key=lambda item: TIERS.index(tier(item.path)))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Collect skips that CI must not accept."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        absent = NO_DATA in reason and not (data_folder() / "index.csv").is_file()
+        if not absent:
+            _skipped.append(f"{report.nodeid}: {reason}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With DICOMGUARD_REQUIRE=all a skip fails the run."""
+    if REQUIRE_ALL and _skipped and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was skipped although it had to run."""
+    if REQUIRE_ALL and _skipped:
+        terminalreporter.section("skipped, which DICOMGUARD_REQUIRE=all forbids")
+        for line in _skipped:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
@@ -25,10 +72,7 @@ def need() -> Callable[[str, str], str]:
     def find(program: str, package: str) -> str:
         path = shutil.which(program, path=SEARCH)
         if path is None:
-            message = f"{program} is missing: install the Debian package {package}"
-            if REQUIRE == "all":
-                pytest.fail(message)
-            pytest.skip(message)
+            pytest.skip(f"{program} is missing: install the Debian package {package}")
         return path
 
     return find
@@ -36,9 +80,14 @@ def need() -> Callable[[str, str], str]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real data that is not part of the product; DICOMGUARD_DATA, else shared/data beside the checkout."""
-    folder = Path(os.environ.get("DICOMGUARD_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    """The folder of real data, or the test is skipped with the reason."""
+    folder = data_folder()
     if not (folder / "index.csv").is_file():
-        # Never a failure: a newcomer cannot have it.
-        pytest.skip("the real data folder is absent: set DICOMGUARD_DATA to it")
+        pytest.skip(f"{NO_DATA}: set DICOMGUARD_DATA to it")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_leftover_configuration(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("DICOMGUARD_CONFIG", raising=False)
+    yield

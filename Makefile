@@ -1,0 +1,59 @@
+# One verb per need; `make` alone lists them. Everything is set up on first use.
+PYTHON := .venv/bin/python
+export OMP_NUM_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install system demo test test-unit test-browser test-long lint format bench train docs
+
+help:
+	@echo "make demo          install, start a node and a PACS, send four studies, show what comes back"
+	@echo "make test          all tests but the long ones (about 15 minutes on two cores)"
+	@echo "make test-unit     the quick ones"
+	@echo "make test-browser  the page in Chromium"
+	@echo "make test-long     kills, soak, retraining at length"
+	@echo "make lint          format, ruff, mypy, import contracts, house rules"
+	@echo "make format        write the format"
+	@echo "make bench         speed and memory against peers, as ratios"
+	@echo "make train         train a model: make train DATA=folder OUT=folder MINUTES=120"
+	@echo "make docs          write the generated pages"
+
+install:
+	@tools/setup.sh
+
+system:
+	@tools/setup.sh system
+
+demo: system
+	@$(PYTHON) -m demo
+
+test: system
+	$(PYTHON) -m pytest -m "not long or smoke"
+
+test-unit: install
+	$(PYTHON) -m pytest tests/unit
+
+test-browser: system
+	$(PYTHON) -m pytest tests/browser
+
+test-long: system
+	$(PYTHON) -m pytest -m "long" --timeout 7200
+
+lint: install
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+	$(PYTHON) -m pytest -q tests/house
+
+format: install
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench: install
+	$(PYTHON) benchmarks/analyze/bench.py
+
+train: install
+	$(PYTHON) -m dicomguard.retrain.net.train --data $(DATA) --out $(OUT) --minutes $(or $(MINUTES),120)
+
+docs: install
+	.venv/bin/dicomguard check-config --document > docs/configuration.md

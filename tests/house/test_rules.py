@@ -1,0 +1,61 @@
+"""Rules of the house that no linter knows."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dicomguard import config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Files that belong to the repository; a copy without git has no such list."""
+    done = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, "the house rules are checked in a git checkout"
+    return [ROOT / name for name in done.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_no_room_for_leftovers() -> None:
+    banned = re.compile(r"^(utils?|helpers?|common|misc|stuff)(\.py)?$")
+    found = [path for path in tracked("*.py") if any(banned.match(part) for part in path.relative_to(ROOT).parts)]
+    assert not found
+
+
+def test_modules_stay_one_thing() -> None:
+    long = [path.name for path in tracked("dicomguard/**/*.py") if len(path.read_text().splitlines()) > 500]
+    assert not long
+
+
+def test_generated_configuration_page_is_current() -> None:
+    assert (ROOT / "docs" / "configuration.md").read_text() == config.describe()
+
+
+def test_shipped_configuration_is_sound() -> None:
+    loaded = config.load(ROOT / "config" / "dicomguard.toml")
+    assert loaded.peers
+    assert loaded.routes
+
+
+def test_every_metric_is_explained_in_operations() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    names = re.findall(r'"(dicomguard_[a-z_]+)"', (ROOT / "dicomguard" / "metrics.py").read_text())
+    assert names
+    assert [name for name in names if name not in text] == []
+
+
+def test_repository_stays_small() -> None:
+    size = sum(path.stat().st_size for path in tracked())
+    assert size < 60 << 20
+
+
+@pytest.mark.parametrize("word", ["/wo" + "rk/", "/tmp/" + "build", "TO" + "DO", "FIX" + "ME"])
+def test_no_machine_path_and_nothing_unfinished(word: str) -> None:
+    found = [
+        path.relative_to(ROOT)
+        for path in tracked("*.py", "*.md", "*.toml", "*.sh", "*.html", "Makefile", "*.yaml", "*.lua", "*.json")
+        if word in path.read_text(errors="replace") and "vendor" not in path.parts
+    ]
+    assert not found

@@ -1,0 +1,77 @@
+"""The configuration: what is refused, with which sentence, and what it means."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dicomguard import config
+from dicomguard.errors import Refused
+
+
+def parse(text: str) -> config.Config:
+    """Parse as if the text stood in node.toml."""
+    return config.parse(text, base=Path("/base"), path=Path("node.toml"))
+
+
+def test_defaults_listen_on_loopback_and_name_no_peer() -> None:
+    loaded = parse("")
+    assert loaded.node.host == "127.0.0.1"
+    assert loaded.peers == ()
+    assert loaded.database_url == "sqlite:////base/var/node.sqlite"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[node]\nae_titel = 'X'\n", 'node.toml:2: [node] has no key "ae_titel". Did you mean "ae_title"?'),
+        ("[nodes]\n", 'node.toml:1: there is no section "nodes". Did you mean "node"?'),
+        ("[node]\n\nport = 70000\n", "node.toml:3: port = 70000 is impossible. Use 1 to 65535."),
+        ("[node]\nport = 'x'\n", "node.toml:2: port = 'x' is not a whole number."),
+        ("[node]\nport = true\n", "is not a whole number"),
+        ("[node]\nae_title = 'CT_SCANNER_ROOM_12'\n", "has 18 characters; PS3.5 allows 16"),
+        ("[node]\nhost = '0.0.0.0'\n", "no peer is named"),
+        ("[node]\ntimezone = 'Mars/Olympus'\n", 'there is no time zone "Mars/Olympus"'),
+        ("[peers.ct]\nae_title = 'CT'\naddresses = ['nowhere']\n", '"nowhere" is no IP address'),
+        ("[peers.ct]\nae_title = 'CT'\n", 'lacks "addresses"'),
+        ("[peers.ct]\nae_title = 'CT'\naddresses = []\n", "names no address"),
+        ("[destinations.a]\nae_title='A'\nhost='h'\nport=0\n", "Port 0"),
+        ("[[routes]]\nname='r'\nto=['pacs']\n", 'sends to "pacs", which is no destination'),
+        ("[[rules]]\nname='r'\naction='look'\n", "is not one of analyse, skip"),
+        ("[[rules]]\nname='r'\naction='skip'\nmodality=7\n", "is a list of patterns"),
+        ("[routes]\nname='r'\n", "Write [[routes]]"),
+        ("node = 3\n", "[node] is a section"),
+        ("[node\n", "is not valid TOML"),
+        ("[web]\nport = 8043\n", "share a port"),
+    ],
+)
+def test_a_fault_is_refused_with_its_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(Refused) as caught:
+        parse(text)
+    assert sentence in str(caught.value)
+
+
+def test_a_rule_matches_on_attributes() -> None:
+    loaded = parse("[[rules]]\nname='ct'\naction='analyse'\nmodality=['CT']\nbody_part='HEAD*'\n")
+    assert loaded.rules[0].match == (("modality", ("CT",)), ("body_part", ("HEAD*",)))
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="cannot be read"):
+        config.load(tmp_path / "none.toml")
+
+
+@given(st.text(max_size=200))
+def test_garbage_is_refused_or_read_but_never_crashes(text: str) -> None:
+    with contextlib.suppress(Refused):
+        parse(text)
+
+
+@given(
+    st.sampled_from(["node", "web", "retrain", "peers.x", "storage"]), st.text("abcdefghij_", min_size=1, max_size=12)
+)
+def test_unknown_keys_are_refused_with_the_line(section: str, key: str) -> None:
+    with pytest.raises(Refused, match=r"node\.toml:2"):
+        parse(f"[{section}]\n{key}_zz = 1\n")
