@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.peers import Postgres, postgres
+
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRE_ALL = os.environ.get("DICOMGUARD_REQUIRE") == "all"
 NO_DATA = "the real data folder is absent"
@@ -91,3 +93,10 @@ def shared_data() -> Path:
 def _no_leftover_configuration(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("DICOMGUARD_CONFIG", raising=False)
     yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server(need: Callable[[str, str], str]) -> Iterator[Postgres]:
+    """One PostgreSQL cluster for the run; `postgres_server.create(name)` gives a test its own database."""
+    with postgres(need) as server:
+        yield server
