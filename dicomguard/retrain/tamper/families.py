@@ -1,0 +1,57 @@
+"""The families of forgery that training draws from.
+
+Each entry is one method of attack with several implementations inside it: a detector that learns one program's habits
+fails on the next program (leaving out a family of the same hand costs nothing, another hand's costs much). Families
+kept for selection and test live in `second_hand` and are never named here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from dicomguard.retrain.tamper import copy_move, liquify, painted, pde, self_blend, splice
+from dicomguard.retrain.tamper.finish import with_overall_pass
+from dicomguard.retrain.tamper.forged import Canvas, Forged, Kind
+
+_ATTEMPTS = 5
+# Share of forgeries that get a pass over the whole slice; the twin gets the same pass.
+_OVERALL_SHARE = 0.12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    name: str
+    # Families of one group are left out together when the detector is judged on what it has not seen.
+    group: str
+    kinds: tuple[Kind, ...]
+    # None when the canvas does not allow it.
+    forge: Callable[[Canvas, Canvas | None, np.random.Generator], Forged | None]
+
+
+def _table(*families: Family) -> Mapping[str, Family]:
+    return MappingProxyType({family.name: family for family in families})
+
+
+FAMILIES = _table(
+    Family(name="pde", group="pde", kinds=("removed",), forge=pde.forge),
+    Family(name="splice", group="paste", kinds=("added", "removed"), forge=splice.forge),
+    Family(name="copy-move", group="paste", kinds=("added", "removed"), forge=copy_move.forge),
+    Family(name="painted", group="parametric", kinds=("added", "altered"), forge=painted.forge),
+    Family(name="liquify", group="parametric", kinds=("altered",), forge=liquify.forge),
+    Family(name="self-blend", group="self-blend", kinds=("blend",), forge=self_blend.forge),
+)
+
+
+def draw(
+    canvas: Canvas, donor: Canvas | None, rng: np.random.Generator, *, names: Sequence[str] | None = None
+) -> Forged | None:
+    """Forge with a family drawn at random among `names` (default all); None when five draws found no way."""
+    choices = tuple(FAMILIES) if names is None else tuple(names)
+    for _ in range(_ATTEMPTS):
+        family = FAMILIES[choices[int(rng.integers(len(choices)))]]
+        forged = family.forge(canvas, donor, rng)
+        if forged is not None:
+            return with_overall_pass(forged, canvas, rng) if rng.random() < _OVERALL_SHARE else forged
+    return None
