@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from dicomguard.core.peer import Destination, Peer, check_ae_title
 from dicomguard.core.routing import RETURN_TO_SENDER, Route
-from dicomguard.core.selection import MATCHABLE, Rule
+from dicomguard.core.selection import Rule
 from dicomguard.errors import Refused
 
 T = TypeVar("T")
@@ -121,9 +121,9 @@ class Web:
     """[web]"""
 
     host: str = _key("127.0.0.1", "Address of the page. Loopback; put a proxy with TLS before it for others.")
-    port: int = _key(8042, "TCP port of the page.", least=1, most=65535)
+    port: int = _key(8090, "TCP port of the page.", least=1, most=65535)
     allowed_hosts: tuple[str, ...] = _key((), "Host names by which the page may be asked for, beside loopback.")
-    health_port: int = _key(8043, "TCP port of /health and /metrics, on loopback.", least=1, most=65535)
+    health_port: int = _key(8091, "TCP port of /health and /metrics, on loopback.", least=1, most=65535)
     max_upload_bytes: int = _key(2 << 30, "Most bytes in one upload, after unpacking.", least=1 << 20)
     max_upload_files: int = _key(5000, "Most files in one upload, after unpacking.", least=1)
     max_zip_ratio: int = _key(100, "Most bytes that one byte of a ZIP may unpack to.", least=2)
@@ -231,7 +231,7 @@ def parse(text: str, *, base: Path, path: Path | None) -> Config:
         items = document.get(name, [])
         if not isinstance(items, list):
             raise Refused(f"{source.at(name)}: {name} is a list. Write [[{name}]] before each entry.")
-        built[name] = tuple(_entry(kind, _table(item, source, name), source, name, base=base) for item in items)
+        built[name] = tuple(_build(kind, _table(item, source, name), source, name, base=base) for item in items)
     config = Config(**built, file=path)
     _check(config, source)
     return config
@@ -243,22 +243,6 @@ _SECTIONS = (Node, Database, Receive, Storage, Completion, Analysis, Delivery, W
 def _renamed(table: dict[str, Any]) -> dict[str, Any]:
     # "addresses" is the word an administrator looks for; a peer keeps them as networks.
     return {("networks" if key == "addresses" else key): value for key, value in table.items()}
-
-
-def _entry(kind: type[T], table: dict[str, Any], source: _Source, where: str, *, base: Path) -> T:
-    """One entry of a list; in a rule the attributes to match stand as keys of their own: `modality = ["CT"]`."""
-    if kind is not Rule:
-        return _build(kind, table, source, where, base=base)
-    if "match" in table:
-        raise Refused(f'{source.at(where, "match")}: write the attributes themselves, for example modality = ["CT"].')
-    plain = {key: value for key, value in table.items() if key not in MATCHABLE}
-    match = []
-    for key in (key for key in table if key in MATCHABLE):
-        patterns = [table[key]] if isinstance(table[key], str) else table[key]
-        if not isinstance(patterns, list) or not patterns or not all(isinstance(item, str) for item in patterns):
-            raise Refused(f'{source.at(where, key)}: {key} is a list of patterns. Write for example {key} = ["HEAD*"].')
-        match.append((key, tuple(patterns)))
-    return _build(kind, plain, source, where, base=base, match=tuple(match))
 
 
 def _table(value: Any, source: _Source, where: str) -> dict[str, Any]:
@@ -390,8 +374,8 @@ def describe() -> str:
         "## [[rules]]",
         "",
         "Which series are analysed: the first rule that fits decides, then the built-in ones. `name`, `action`"
-        " (`analyse` or `skip`), `calling_ae_titles` (empty: every sender), and lists of patterns that all must fit: "
-        + ", ".join(f"`{name}`" for name in MATCHABLE)
+        " (`analyse` or `skip`), and lists of patterns, all of which must fit: "
+        + ", ".join(f"`{item.name}`" for item in fields(Rule) if item.name not in ("name", "action"))
         + ".",
     ]
     return "\n".join(lines) + "\n"

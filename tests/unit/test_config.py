@@ -40,11 +40,11 @@ def test_defaults_listen_on_loopback_and_name_no_peer() -> None:
         ("[destinations.a]\nae_title='A'\nhost='h'\nport=0\n", "Port 0"),
         ("[[routes]]\nname='r'\nto=['pacs']\n", 'sends to "pacs", which is no destination'),
         ("[[rules]]\nname='r'\naction='look'\n", "is not one of analyse, skip"),
-        ("[[rules]]\nname='r'\naction='skip'\nmodality=7\n", "is a list of patterns"),
+        ("[[rules]]\nname='r'\naction='skip'\nmodality=7\n", "is no list of texts"),
         ("[routes]\nname='r'\n", "Write [[routes]]"),
         ("node = 3\n", "[node] is a section"),
         ("[node\n", "is not valid TOML"),
-        ("[web]\nport = 8043\n", "share a port"),
+        ("[web]\nport = 8091\n", "share a port"),
     ],
 )
 def test_a_fault_is_refused_with_its_sentence(text: str, sentence: str) -> None:
@@ -54,8 +54,8 @@ def test_a_fault_is_refused_with_its_sentence(text: str, sentence: str) -> None:
 
 
 def test_a_rule_matches_on_attributes() -> None:
-    loaded = parse("[[rules]]\nname='ct'\naction='analyse'\nmodality=['CT']\nbody_part='HEAD*'\n")
-    assert loaded.rules[0].match == (("modality", ("CT",)), ("body_part", ("HEAD*",)))
+    loaded = parse("[[rules]]\nname='ct'\naction='analyse'\nmodality=['CT']\nbody_part=['HEAD*']\n")
+    assert (loaded.rules[0].modality, loaded.rules[0].body_part) == (("CT",), ("HEAD*",))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
