@@ -1,0 +1,183 @@
+"""The English sentences by key. Another language is another module with the same keys and placeholders.
+
+A fragment (`PIXEL`) continues "its pixels do not fit the rest of the scan: …" and stands alone with a capital and a
+full stop; a sentence (`FILES`) is whole. `{slices}` and `{Slices}` are filled in from the evidence's own slice list;
+every other placeholder is a parameter of the same name.
+"""
+
+# The four plain answers of the page and the command line, and the fifth.
+ANSWERS = {
+    "real": "Brain Tumor Detected (Real)",
+    "absent": "No Tumor Detected",
+    "added": "Tumor Added (Deepfake)",
+    "removed": "Tumor Removed (Deepfake)",
+    "not_analysable": "Not Analysable",
+}
+
+# The result inside a sentence, between quotation marks.
+RESULTS = {
+    "real": "tumor, no sign of forgery",
+    "absent": "no tumor, no sign of forgery",
+    "added": "tumor added, signs of forgery",
+    "removed": "tumor removed, signs of forgery",
+    "not_analysable": "not analysable",
+}
+
+# A finding's category where findings are counted, and as the label of a segment.
+FINDINGS = {"real": "no sign of forgery", "added": "added, signs of forgery", "removed": "removed, signs of forgery"}
+
+# Pixel-level evidence of a finding.
+PIXEL = {
+    "noise_below": "noise inside is {percent:.0f} % below tissue of equal brightness",
+    "noise_above": "noise inside is {percent:.0f} % above tissue of equal brightness",
+    "noise_fits": "noise inside fits tissue of equal brightness",
+    "detail_weaker": "fine detail inside is {percent:.0f} % weaker than around it",
+    "detail_stronger": "fine detail inside is {percent:.0f} % stronger than around it",
+    "texture_repeats": "its texture repeats another place of the same slice",
+    "texture_repeats_slice": "its texture repeats that of another slice",
+    "texture_unlike": "its texture is unlike tissue of equal brightness in the same series",
+    "border_step": "the noise changes along its border",
+    "abrupt_end": "it begins or ends from one slice to the next",
+    "forgery_map": "the network marks {percent:.0f} % of its pixels as changed",
+    "channel": "the traces stand out in {channel}",
+}
+
+# Evidence that the files themselves give.
+FILES = {
+    "identical_pixels": "{Slices} hold identical pixels under different identifiers.",
+    "same_noise": "{Slices} carry the same noise pattern.",
+    "position_gap": "A slice seems to be missing: neighbours are {gap_mm:.1f} mm apart, usual are {usual_mm:.1f} mm.",
+    "position_repeat": "{Slices} lie at one position.",
+    "time_order": "The acquisition times of {slices} do not follow the order of the slices.",
+    "compression_traces": "{Slices} show traces of lossy compression that the header does not mention.",
+    "lossy_flag_differs": "The lossy compression flag of {slices} differs from the rest of the series.",
+    "grey_values_local": "Grey values that occur nowhere else in the series occur in one region of {slices}.",
+    "noise_step": "The noise of {slices} differs by {percent:.0f} % from that of the neighbours.",
+    "sharpness_differs": "The sharpness of {slices} differs from the rest of the series.",
+    "background_blank": "The background of {slices} carries no noise, unlike the rest of the series.",
+    "header_changes": "The attribute {attribute} changes inside the series at {slices}.",
+    "pixel_range": "The pixel range that the header of {slices} declares contradicts the pixels.",
+    "bits_unused": "{Slices} use {used:.0f} of {stored:.0f} stored bits.",
+    "derived": "The header of {slices} says that the images were derived or processed.",
+    "synthetic": "The header of {slices} says that the pixels are synthetic (Synthetic Data YES).",
+}
+
+# Why a slice was not analysed, inside parentheses; a reason that is not here is printed as it is.
+REASONS = {
+    "undecodable": "could not be decoded",
+    "too small": "too few pixels",
+    "lossy": "lossy compression",
+    "saturated": "saturated pixels",
+    "duplicate position": "a second image at the same position",
+    "memory limit": "memory limit reached",
+    "time limit": "time limit reached",
+    "conflict copy": "other copy of an instance in conflict",
+}
+
+TEXTS = {
+    "real": (
+        "A region that looks like a brain tumor was found on {place} ({id}{size}). No sign of forgery was found in it."
+    ),
+    "absent": "No tumor-like region and no sign of forgery were found on {analysed}.",
+    "added": (
+        "The region {id} on {place}{size_parenthesis} looks like a tumor, but its pixels do not fit the rest of the "
+        "scan{why}. This is consistent with a tumor that was added to the images."
+    ),
+    "removed": (
+        "On {place} the region {id}{size_parenthesis} shows no tumor, but its pixels do not fit the rest of the scan"
+        "{why}. This is consistent with a tumor that was removed from the images."
+    ),
+    "not_analysable": (
+        "The images could not be analysed: {reason}. Nothing can be said about their authenticity. "
+        "This is neither good nor bad news."
+    ),
+    "several": (
+        "{count} regions: {list}. The result in the title is that of {headline}; each region is described on its own."
+    ),
+    "score_alert": "Forgery score {score:.2f}; alert threshold {threshold:.2f}.",
+    "score_rank": "Forgery score {score:.2f}; {rank} scored as high",
+    "score_no_rank": "Forgery score {score:.2f}; alert threshold {threshold:.2f}",
+    "rank_none": "none of {of} authentic studies",
+    "rank_some": "{as_high} of {of} authentic studies",
+    "false_alarms": (
+        "; at this threshold {flagged} of {n} authentic studies were flagged (95 % upper bound {upper:.1f} %)."
+    ),
+    "all_analysed": "All {total} slices were analysed.",
+    "one_analysed": "The one slice was analysed.",
+    "partly_analysed": "{analysed} of {total} slices were analysed.",
+    "limits_real": "A careful forgery of a kind the program has not met can be missed.",
+    "limits_absent": (
+        "This does not exclude a tumor: the program looks for forgeries and sees only brain tumors of the kinds it was "
+        "trained on."
+    ),
+    "limits_added": "Denoising, stitching or a burned-in overlay can look alike.",
+    "limits_removed": "Post-operative change, artefact correction or anonymisation can look alike.",
+    "next_real": "No action follows from this report; please read the images as usual.",
+    "next_absent": "No action follows from this report; please read the images as usual.",
+    "next_added": (
+        "Please do not rely on this region before comparing it with the images on the scanner or in the modality's own "
+        "archive, and tell the PACS administrator. Other regions and slices were judged separately."
+    ),
+    "next_removed": (
+        "Please compare with the images on the scanner, with earlier studies and with the report of the day before "
+        "concluding that nothing is there, and tell the PACS administrator."
+    ),
+    "next_not_analysable": "Please read the images as if this report did not exist.",
+    "not_looked_at": "Not looked at: {list}. A forgery there would not be seen.",
+    "touches_skipped": "The region {id} reaches a slice that was not analysed; it may go on there.",
+    "outside_scope": (
+        "Outside the validated scope: the program was validated for {scope}; {series}. "
+        "The scores have no known error rate here."
+    ),
+    "inside_scope": "Inside the validated scope ({scope}).",
+    "from_files": (
+        "This finding comes from the files, not from the image analysis, and did not change the score; {alarms}."
+    ),
+    "alarms": "it was seen in {k} of {n} authentic studies",
+    "alarms_unknown": "how often authentic studies show it has not been counted",
+    "conflict": (
+        "{count} copies of {slice} with different pixels arrived under one identifier, {copies}. "
+        "{analysed}; all are kept. Only one of them can be what the scanner made."
+    ),
+    "conflict_copy": "at {time} from sender {sender}",
+    "conflict_one": "The one of {time} was analysed",
+    "conflict_none": "None was analysed",
+    "two_patients": (
+        "The study carries {count} different Patient IDs; this report carries that of the first analysed instance."
+    ),
+    "revision": "This is report {number}. It replaces report {before}{date} because {because}.",
+    "revision_changed": "Changed: result from '{old}' to '{new}'.",
+    "revision_same": "The result is unchanged: '{new}'.",
+    "because_late_instance": "more slices arrived",
+    "because_late_instance_counted": "{count} more slices arrived",
+    "because_pixel_conflict": "a copy with other pixels arrived",
+    "because_forced": "an administrator asked for it",
+    "because_model_rerun": "another model was used",
+    "because_first": "it was analysed again",
+    "no_segmentation": (
+        "{series} gives no position in the patient (no Frame of Reference), so its regions are outlined here "
+        "but there is no segmentation."
+    ),
+    "extent": "{series}: {analysed} of {total} slices analysed ({reason}).",
+    "use": "Research use only. Not for diagnosis. Made by a program, not checked by a person.",
+    "model": "Model {id}, operating point {point}.",
+    "slice": "slice",
+    "slices": "slices",
+    "frame": "frame",
+    "frames": "frames",
+    "to": "to",
+    "and": "and",
+    "of_series": "{slices} of {series}",
+    "series": "series {number}",
+    "series_unnumbered": "a series without number",
+    "whole_series": "all of {series} ({count} {noun}: {reason})",
+    "some_slices": "{series}: {noun} {numbers} ({reason})",
+    "by_place": " (counted along the stack)",
+    "more": "{count} more",
+    "size_ml": "about {ml} ml",
+    "size_mm": "about {mm:.0f} mm across",
+    "unknown_reason": "no reason was recorded",
+    "head": "head",
+    "highest": "the region with the highest forgery score",
+    "only_real": "the largest region",
+}
