@@ -7,6 +7,7 @@ The modality that results come from and go to is named DICOMGUARD_MODALITY, "dic
 import html
 import json
 import os
+import threading
 
 import orthanc
 
@@ -16,6 +17,8 @@ NOT_IMAGES = {"SEG", "SR", "PR", "KO", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE", "D
 # User-defined metadata: number of image instances that were sent last.
 SENT = "5151"
 SCHEME = "99DCMGUARD"
+# Seconds until a job that failed (dicomguard away, network down) is tried again.
+RETRY = 60
 
 
 def get(path):
@@ -48,10 +51,24 @@ def route(study):
     orthanc.LogWarning(f"dicomguard: queued {count} images of one study")
 
 
+def retry_later(job):
+    """Try a failed transfer to dicomguard again until it succeeds; sending twice is harmless there."""
+    content = get(f"/jobs/{job}")
+    ours = get(f"/modalities/{MODALITY}/configuration")["AET"]
+    if content.get("Type") == "DicomModalityStore" and content.get("Content", {}).get("RemoteAet") == ours:
+        orthanc.LogWarning(f"dicomguard: a transfer failed, next attempt in {RETRY} s")
+        timer = threading.Timer(RETRY, lambda: orthanc.RestApiPost(f"/jobs/{job}/resubmit", "{}"))
+        # Orthanc must be able to stop while an attempt is due.
+        timer.daemon = True
+        timer.start()
+
+
 def on_change(change, level, resource):
-    """Orthanc tells when no instance has come for StableAge seconds."""
+    """Orthanc tells when no instance has come for StableAge seconds, and when a job failed."""
     if change == orthanc.ChangeType.STABLE_STUDY:
         route(resource)
+    elif change == orthanc.ChangeType.JOB_FAILURE:
+        retry_later(resource)
 
 
 def texts(item, found):
