@@ -100,7 +100,7 @@ def reports(study):
 
 def page(title, body):
     """A plain page; all that comes from a report is escaped."""
-    style = "body{font:16px/1.5 sans-serif;max-width:46em;margin:2em auto;padding:0 1em}dt{color:#555}dd{margin:0 0 .8em}"
+    style = "body{font:16px/1.5 sans-serif;max-width:46em;margin:2em auto}dt{color:#555}dd{margin:0 0 .8em}"
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
         f"<style>{style}</style><h1>{html.escape(title)}</h1>{body}</html>"
@@ -114,7 +114,7 @@ def show_report(output, uri, **request):
         return
     found = reports(request["groups"][0])
     if not found:
-        body = "<p>dicomguard has not reported on this study yet. It reports some minutes after the last image came.</p>"
+        body = "<p>dicomguard has not reported on this study yet. It does so some minutes after the last image.</p>"
         output.AnswerBuffer(page("No report yet", body), "text/html")
         return
     _, title, tags = found[0]
