@@ -1,0 +1,1 @@
+"""Training of the detector: torch lives here and in analyze/net."""

@@ -1,0 +1,275 @@
+"""The training run: dense maps on small crops first, then the whole Mask R-CNN on larger ones.
+
+A straight story after nanoGPT's `train.py`: batches come from a data worker that forges them fresh, every step is a
+function of (seed, step), a checkpoint is written every two minutes and a run resumes at its step. Progress leaves as
+JSON lines in `progress.jsonl`. Stops on a loss that is not finite.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from dicomguard.analyze.net.load import autocast, best_device, load_tensors
+from dicomguard.analyze.net.model import Network
+from dicomguard.clock import Clock, SystemClock
+from dicomguard.errors import Broken, Refused
+from dicomguard.retrain import dataset
+from dicomguard.retrain.net import checkpoint
+from dicomguard.retrain.net.losses import dense_losses
+from dicomguard.retrain.net.seeds import seed_torch
+from dicomguard.retrain.net.targets import target
+from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker
+
+_PEAK_RATE = 2.5e-3
+_LAST_RATE = 2e-5
+_WARM_STEPS = 150
+_AVERAGE = 0.998
+_CHECKPOINT_S = 110.0
+_PROGRESS_STEPS = 20
+# Weights of the RPN and RoI losses beside the dense ones, which carry the forensic evidence.
+_ROI_WEIGHT = 0.6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainJob:
+    """What a training child is asked."""
+
+    # Folder with index.csv, planes and masks.
+    archive: Path
+    # Folder that receives progress.jsonl, checkpoint.safetensors and candidate.safetensors.
+    out: Path
+    # Weights to begin with; None begins from chance.
+    incumbent: Path | None = None
+    seed: int = 1
+    # Steps on dense maps alone, then on everything.
+    dense_steps: int = 6000
+    joint_steps: int = 6000
+    # Training stops here even when steps are left; None: only the steps count.
+    minutes: float | None = None
+    # A few steps on a few cases: proves the path, not the weights.
+    small: bool = False
+    device: str = ""
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A part of the run with one kind of batch."""
+
+    name: str
+    first: int
+    last: int
+    recipe: Recipe
+
+
+def stages(job: TrainJob) -> tuple[Stage, Stage]:
+    """Dense stage on 96-pixel crops, joint stage on 128-pixel crops; half as many pairs as pixels allow."""
+    pairs = (2, 2) if job.small else (12, 8)
+    dense, joint = (2, 2) if job.small else (job.dense_steps, job.joint_steps)
+    return (
+        Stage(name="dense", first=0, last=dense, recipe=Recipe(seed=job.seed, pairs=pairs[0], crop=96)),
+        Stage(name="joint", first=dense, last=dense + joint, recipe=Recipe(seed=job.seed, pairs=pairs[1], crop=128)),
+    )
+
+
+def learning_rate(step: int, total: int) -> float:
+    """Linear warm-up, then a cosine from the peak to the last rate."""
+    if step < _WARM_STEPS:
+        return _PEAK_RATE * (step + 1) / _WARM_STEPS
+    turn = math.cos(math.pi * (step - _WARM_STEPS) / max(total - _WARM_STEPS, 1))
+    return _LAST_RATE + 0.5 * (_PEAK_RATE - _LAST_RATE) * (1 + turn)
+
+
+class _Steps:
+    """Sampler that gives the steps of a stage in order, from where the run stands."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self._range = range(first, last)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._range)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+
+def _as_tensors(parts: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in parts.items()}
+
+
+def step_losses(model: Network, batch: dict[str, Tensor], device: torch.device, *, joint: bool) -> dict[str, Tensor]:
+    """All losses of a batch of crops, weighted; `joint` adds those of RPN, RoI and mask heads."""
+    # pairs×2×C×S×S → 2·pairs×C×S×S
+    x = batch["x"].to(device).float().contiguous(memory_format=torch.channels_last)
+    truth = {name: batch[name].to(device).float() for name in ("forged", "lesion", "valid", "lesion_known")}
+    with autocast(device):
+        features = model.features(x)
+        maps = model.dense(features["2"])
+    losses = dense_losses(maps.float(), **truth)
+    if not joint:
+        return losses
+    # Where a lesion may be invisible the boxes of the lesion would teach the wrong thing.
+    known = torch.nonzero(truth["lesion_known"] > 0)[:, 0]
+    if len(known):
+        targets = [
+            target(batch["forged"][i].numpy() > 0.5, batch["lesion"][i].numpy() > 0.5, device) for i in known.tolist()
+        ]
+        kept = type(features)((name, level[known]) for name, level in features.items())
+        roi = model.losses(kept, targets, (x.shape[2], x.shape[3]))
+        losses |= {name: _ROI_WEIGHT * value for name, value in roi.items()}
+    return losses
+
+
+def _average_into(average: dict[str, Tensor], model: nn.Module, step: int) -> None:
+    # The first steps are far from anything worth averaging: the share grows to its final value.
+    keep = min(_AVERAGE, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            average[name].mul_(keep).add_(value, alpha=1 - keep)
+
+
+class _Log:
+    """Progress as JSON lines, appended."""
+
+    def __init__(self, path: Path, told: Callable[[dict[str, object]], None]) -> None:
+        self._path, self._told = path, told
+
+    def write(self, line: dict[str, object]) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._told(line)
+
+
+def train(
+    job: TrainJob, *, clock: Clock, on_progress: Callable[[dict[str, object]], None] = lambda line: None
+) -> dict[str, Tensor]:
+    """Run (or resume) the training; returns the averaged weights."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(job.threads)
+    # Before the first filter: a forked data worker would wait for ever on threads that stayed in the parent.
+    cv2.setNumThreads(1)
+    device = best_device(job.device)
+    seed_torch(job.seed)
+    parts = dataset.by_split(dataset.read_index(job.archive))
+    if not parts["train"]:
+        raise Refused(f"{job.archive} has no series of a training patient. Add studies, or use another folder.")
+    chosen = _few(parts["train"]) if job.small else parts["train"]
+    maker = TwinMaker([dataset.read_pixels(job.archive, series) for series in chosen])
+    model = Network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if job.incumbent is not None:
+        model.load_state_dict(load_tensors(job.incumbent))
+    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    optimiser = torch.optim.AdamW(model.parameters(), lr=_PEAK_RATE, weight_decay=1e-4)
+    found = checkpoint.load(job.out, model, average, optimiser)
+    step, earlier = (found.step, found.seconds) if found else (0, 0.0)
+    log = _Log(job.out / "progress.jsonl", on_progress)
+    begun = saved = clock.monotonic()
+    plan = stages(job)
+    total = plan[-1].last
+
+    def keep(at: int) -> None:
+        progress = checkpoint.Progress(step=at, seconds=earlier + clock.monotonic() - begun, seed=job.seed)
+        checkpoint.save(job.out, progress, model, average, optimiser)
+
+    model.train()
+    for stage in plan:
+        if step >= stage.last:
+            continue
+        loader = DataLoader(
+            Batches(maker, stage.recipe, total),
+            batch_size=None,
+            sampler=_Steps(step, stage.last),  # type: ignore[arg-type]
+            num_workers=0 if job.small else 1,
+            prefetch_factor=None if job.small else 8,
+            collate_fn=_as_tensors,
+        )
+        for batch in loader:
+            torch.manual_seed(job.seed * 1_000_003 + step)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step, total)
+            losses = step_losses(model, batch, device, joint=stage.name == "joint")
+            loss = torch.stack(list(losses.values())).sum()
+            if not bool(torch.isfinite(loss)):
+                raise Broken(f"Loss at step {step} is not finite. Resume from the checkpoint with another seed.")
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            _average_into(average, model, step)
+            step += 1
+            now = clock.monotonic()
+            if step % _PROGRESS_STEPS == 0 or step == total:
+                log.write(
+                    {
+                        "step": step,
+                        "steps": total,
+                        "stage": stage.name,
+                        "seconds": round(earlier + now - begun, 1),
+                        "rate": round(learning_rate(step, total), 6),
+                        "losses": {name: round(float(value.detach()), 4) for name, value in losses.items()},
+                    }
+                )
+            if now - saved > _CHECKPOINT_S:
+                keep(step)
+                saved = clock.monotonic()
+            if job.minutes is not None and now - begun > 60 * job.minutes:
+                keep(step)
+                return average
+    keep(step)
+    return average
+
+
+def _few(series: list[dataset.Series]) -> list[dataset.Series]:
+    """Two series of every source, for the small run."""
+    taken: dict[str, list[dataset.Series]] = {}
+    for one in series:
+        if len(taken.setdefault(one.source, [])) < 2:
+            taken[one.source].append(one)
+    return [one for members in taken.values() for one in members]
+
+
+def main(arguments: list[str]) -> int:
+    """Command of this module: see `--help`."""
+    parser = argparse.ArgumentParser(description="Train the detector.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--from", dest="incumbent", type=Path)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--dense-steps", type=int, default=6000)
+    parser.add_argument("--joint-steps", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--small", action="store_true")
+    given = parser.parse_args(arguments)
+    job = TrainJob(
+        archive=given.data,
+        out=given.out,
+        incumbent=given.incumbent,
+        minutes=given.minutes,
+        seed=given.seed,
+        dense_steps=given.dense_steps,
+        joint_steps=given.joint_steps,
+        threads=given.threads,
+        small=given.small,
+    )
+    train(
+        job,
+        clock=SystemClock(),
+        on_progress=lambda line: sys.stdout.write(json.dumps(line) + "\n") and sys.stdout.flush(),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The frozen lists of patient keys, one JSON file a source."""
