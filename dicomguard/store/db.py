@@ -1,0 +1,189 @@
+"""The engine: SQLite (WAL, synchronous FULL) or PostgreSQL by URL, transactions, schema version.
+
+A writing transaction on SQLite begins IMMEDIATE: one that starts by reading and then writes fails with SQLITE_BUSY at
+once, whatever the timeout (sqlite.org/lang_transaction.html).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from dicomguard.clock import Clock
+from dicomguard.errors import Refused, Unavailable
+from dicomguard.store import tables
+from dicomguard.store.files import Disk, Space, SystemDisk
+
+# An open transaction; the functions of this room take it first.
+Tx = Connection
+
+_BUSY_TIMEOUT_S = 30
+_BEGIN = "dicomguard_begin"
+# Any fixed number: serialises schema creation among the processes of a node on PostgreSQL.
+_SCHEMA_LOCK = 7_214_000_913
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of the store; the node's configuration sets them."""
+
+    # Below this a warning.
+    low_bytes: int = 1 << 30
+    # Below this nothing is received.
+    stop_bytes: int = 256 << 20
+    # Largest dataset that is taken.
+    max_instance_bytes: int = 4 << 30
+    # Quarantined bytes beyond this are no longer kept.
+    max_quarantine_bytes: int = 10 << 30
+
+
+class Store:
+    """Database, folder, disk and clock of one node."""
+
+    def __init__(
+        self, *, root: Path, engine: Engine, clock: Clock, disk: Disk, limits: Limits, device_uid: str
+    ) -> None:
+        self.root = root
+        self.clock = clock
+        self.disk = disk
+        self.limits = limits
+        # Instance Creator UID of our results; "" when unknown.
+        self.device_uid = device_uid
+        self.space = Space(disk, root, clock, low_bytes=limits.low_bytes, stop_bytes=limits.stop_bytes)
+        self._engine = engine
+
+    @contextmanager
+    def begin(self) -> Iterator[Tx]:
+        """A writing transaction: committed durably at the end of the block, rolled back on an error."""
+        with self._transaction("BEGIN IMMEDIATE") as tx:
+            yield tx
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """A consistent view that waits for no writer."""
+        with self._transaction("BEGIN") as tx:
+            yield tx
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[Tx]:
+        try:
+            with self._engine.connect().execution_options(**{_BEGIN: begin}) as connection, connection.begin():
+                yield connection
+        except (OperationalError, InterfaceError) as error:
+            # The statement itself may hold a sender's text; only the driver's words are passed on.
+            raise Unavailable(f"The database does not answer: {error.orig}. Wait, or look after it.") from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+def open_store(
+    root: Path,
+    url: str,
+    clock: Clock,
+    *,
+    limits: Limits | None = None,
+    disk: Disk | None = None,
+    device_uid: str = "",
+) -> Store:
+    """Open or create folder and database; `url` "" is SQLite in the folder. A newer schema than ours is refused."""
+    root = root.resolve()
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = _postgresql(url) if url.startswith("postgresql") else _sqlite(url or f"sqlite:///{root / 'node.sqlite'}")
+    store = Store(
+        root=root,
+        engine=engine,
+        clock=clock,
+        disk=disk or SystemDisk(),
+        limits=limits or Limits(),
+        device_uid=device_uid,
+    )
+    with store.begin() as tx:
+        _migrate(tx)
+    return store
+
+
+def insert_missing(tx: Tx, table: Table, values: Mapping[str, Any]) -> bool:
+    """Insert unless a row with one of its keys exists; true when inserted."""
+    return tx.execute(_insert(tx, table).values(**values).on_conflict_do_nothing()).rowcount == 1
+
+
+def upsert(tx: Tx, table: Table, key: Mapping[str, Any], values: Mapping[str, Any], *, new: Mapping[str, Any]) -> None:
+    """Insert `key` with `new`, or update the row of that primary key with `values` (which may be expressions)."""
+    statement = _insert(tx, table).values(**key, **new)
+    tx.execute(statement.on_conflict_do_update(index_elements=list(key), set_=dict(values)))
+
+
+def _insert(tx: Tx, table: Table) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if tx.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def _sqlite(url: str) -> Engine:
+    if not url.startswith("sqlite:///"):
+        raise Refused(f'"{make_url(url)}" is no database of ours. Write sqlite:///PATH or postgresql://…')
+    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_size=8, max_overflow=120)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        # The driver's own BEGIN would be deferred; ours is written out below.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+
+    return engine
+
+
+def _postgresql(url: str) -> Engine:
+    driver = make_url(url).set(drivername="postgresql+psycopg")
+    # READ COMMITTED with row locks: every read that decides a write takes its row FOR UPDATE.
+    return create_engine(
+        driver,
+        pool_size=8,
+        max_overflow=40,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 10},
+        isolation_level="READ COMMITTED",
+    )
+
+
+def _migrate(tx: Tx) -> None:
+    """Bring the schema to this version in one transaction."""
+    if tx.dialect.name == "postgresql":
+        tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
+    tables.meta.create(tx, checkfirst=True)
+    row = tx.execute(select(tables.meta.c.value).where(tables.meta.c.name == "schema_version")).scalar()
+    if row is None:
+        tables.METADATA.create_all(tx)
+        insert_missing(tx, tables.meta, {"name": "schema_version", "value": str(tables.SCHEMA_VERSION)})
+        insert_missing(tx, tables.meta, {"name": "audit_head", "value": ""})
+        return
+    found = int(row)
+    if found > tables.SCHEMA_VERSION:
+        raise Refused(
+            f"The database has schema {found}; this version knows up to {tables.SCHEMA_VERSION}. "
+            "Install the newer dicomguard again, or restore the backup made before the upgrade."
+        )
+    for version in range(found, tables.SCHEMA_VERSION):
+        tables.MIGRATIONS[version](tx)
+    tx.execute(
+        tables.meta.update().where(tables.meta.c.name == "schema_version").values(value=str(tables.SCHEMA_VERSION))
+    )
+
+
+def make_wal(path: Path) -> None:
+    """Create or switch an SQLite file to the write-ahead log; the mode stays with the file."""
+    engine = _sqlite(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+    engine.dispose()

@@ -1,0 +1,290 @@
+"""The durable write, in the literal order: temporary file, fdatasync, rename, fsync of the folder.
+
+`Disk` is the port to the file system; `FakeDisk` beside it is a real folder whose space can run out and whose writer
+can die between two steps. No path here is made of a sender's text: callers pass keys and hashes of ours.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from dicomguard.clock import Clock
+from dicomguard.errors import Refused, Unavailable
+
+INCOMING = "store/incoming"
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_COPY_BYTES = 1 << 20
+
+
+class Disk(Protocol):
+    """What the store asks of a file system."""
+
+    def create(self, path: Path) -> BinaryIO:
+        """A new file that did not exist, open for writing, readable by its owner only."""
+        ...
+
+    def write(self, file: BinaryIO, piece: bytes) -> None:
+        """Append."""
+        ...
+
+    def sync(self, file: BinaryIO) -> None:
+        """Return when the content would survive a power cut."""
+        ...
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Atomic within one file system; an existing target is replaced."""
+        ...
+
+    def sync_folder(self, folder: Path) -> None:
+        """Return when the names in the folder would survive a power cut."""
+        ...
+
+    def make_folder(self, folder: Path) -> None:
+        """Make one folder whose parent exists; no error when it is there."""
+        ...
+
+    def free_bytes(self, folder: Path) -> int:
+        """Bytes that an unprivileged process may still write."""
+        ...
+
+
+class SystemDisk:
+    """The machine's file system."""
+
+    def create(self, path: Path) -> BinaryIO:
+        """Exclusive, so that two writers can never share a temporary name."""
+        return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb", _COPY_BYTES)
+
+    def write(self, file: BinaryIO, piece: bytes) -> None:
+        """Through the file's buffer."""
+        file.write(piece)
+
+    def sync(self, file: BinaryIO) -> None:
+        """Buffer out, then fdatasync: size and content, not the time stamps."""
+        file.flush()
+        os.fdatasync(file.fileno())
+
+    def rename(self, source: Path, target: Path) -> None:
+        """rename(2)."""
+        source.replace(target)
+
+    def sync_folder(self, folder: Path) -> None:
+        """fsync of the folder's own descriptor."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def make_folder(self, folder: Path) -> None:
+        """mkdir(2), private to the owner."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+    def free_bytes(self, folder: Path) -> int:
+        """Of the file system that holds the folder."""
+        state = os.statvfs(folder)
+        return state.f_bavail * state.f_frsize
+
+
+class Died(BaseException):
+    """A `FakeDisk` stands for a process that was killed here; nothing after this step happened."""
+
+
+class FakeDisk(SystemDisk):
+    """A real folder whose space and life a test controls."""
+
+    def __init__(self) -> None:
+        # Bytes that can still be written; None for no bound.
+        self.space: int | None = None
+        # Name of the step before which the writer dies: "write", "sync", "rename", "sync_folder".
+        self.die_before = ""
+        # Error number that `sync` fails with once.
+        self.sync_fails: int | None = None
+        # Names of the steps taken, in order.
+        self.steps: list[str] = []
+
+    def _step(self, name: str) -> None:
+        if self.die_before == name:
+            raise Died(name)
+        self.steps.append(name)
+
+    def write(self, file: BinaryIO, piece: bytes) -> None:
+        """Fail with ENOSPC when the space is used up."""
+        self._step("write")
+        if self.space is not None:
+            if len(piece) > self.space:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.space -= len(piece)
+        super().write(file, piece)
+
+    def sync(self, file: BinaryIO) -> None:
+        """Fail once with the error that was ordered."""
+        self._step("sync")
+        if self.sync_fails is not None:
+            number, self.sync_fails = self.sync_fails, None
+            raise OSError(number, os.strerror(number))
+        super().sync(file)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """As on the machine."""
+        self._step("rename")
+        super().rename(source, target)
+
+    def sync_folder(self, folder: Path) -> None:
+        """As on the machine."""
+        self._step("sync_folder")
+        super().sync_folder(folder)
+
+    def free_bytes(self, folder: Path) -> int:
+        """The ordered space, or the machine's."""
+        return super().free_bytes(folder) if self.space is None else self.space
+
+
+class Space:
+    """Whether there is room to receive: stops below one bound, resumes 10 % above it (so that it does not flap)."""
+
+    def __init__(self, disk: Disk, folder: Path, clock: Clock, *, low_bytes: int, stop_bytes: int) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._clock = clock
+        self._low_bytes = low_bytes
+        self._stop_bytes = stop_bytes
+        self._stopped = False
+        self._sampled_at: float | None = None
+        self.free_bytes = 0
+
+    def _sample(self) -> None:
+        now = self._clock.monotonic()
+        # While stopped every call looks, so that reception resumes with the first sender that asks.
+        if not self._stopped and self._sampled_at is not None and now - self._sampled_at < 1.0:
+            return
+        self._sampled_at = now
+        self.free_bytes = self._disk.free_bytes(self._folder)
+        bound = self._stop_bytes * 11 // 10 if self._stopped else self._stop_bytes
+        self._stopped = self.free_bytes < bound
+
+    @property
+    def stopped(self) -> bool:
+        """True while nothing is accepted for lack of space."""
+        self._sample()
+        return self._stopped
+
+    @property
+    def low(self) -> bool:
+        """True while a person should make room."""
+        self._sample()
+        return self.free_bytes < self._low_bytes
+
+    def check(self) -> None:
+        """Raise `Unavailable` while reception is stopped."""
+        if self.stopped:
+            raise Unavailable(
+                f"The store has {self.free_bytes} bytes free, less than stop_bytes = {self._stop_bytes}. "
+                "Make room; reception resumes by itself."
+            )
+
+
+class Written:
+    """A file that is complete and flushed under a temporary name, waiting for its final one."""
+
+    def __init__(self, disk: Disk, root: Path, path: Path) -> None:
+        self._disk = disk
+        self._root = root
+        self.path = path
+        self.moved = False
+
+    def move_to(self, relative: str) -> Path:
+        """Give it its final name below the root and flush that name; the folders on the way are made durable too."""
+        target = self._root / relative
+        try:
+            make_folders(self._disk, self._root, target.parent)
+            self._disk.rename(self.path, target)
+            self.path, self.moved = target, True
+            self._disk.sync_folder(target.parent)
+        except OSError as error:
+            raise unavailable(error) from error
+        return target
+
+    def drop(self) -> None:
+        """Remove the file unless it has its final name."""
+        if not self.moved:
+            self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_aside(disk: Disk, root: Path, pieces: Iterable[bytes]) -> Iterator[Written]:
+    """Write the pieces to a flushed temporary file below the root; it is removed on leaving unless it was moved."""
+    folder = root / INCOMING
+    make_folders(disk, root, folder)
+    written = Written(disk, root, folder / f"{secrets.token_hex(12)}.part")
+    try:
+        try:
+            with disk.create(written.path) as file:
+                for piece in pieces:
+                    disk.write(file, piece)
+                disk.sync(file)
+        except OSError as error:
+            raise unavailable(error) from error
+        yield written
+    finally:
+        written.drop()
+
+
+def write_durably(disk: Disk, root: Path, relative: str, pieces: Iterable[bytes]) -> Path:
+    """Write a whole file under its final name; readers see all of it or none."""
+    with write_aside(disk, root, pieces) as written:
+        return written.move_to(relative)
+
+
+def make_folders(disk: Disk, root: Path, folder: Path) -> None:
+    """Make the folders between root and folder; each new name is flushed in its parent."""
+    missing: list[Path] = []
+    while folder != root and not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        disk.make_folder(new)
+        disk.sync_folder(new.parent)
+
+
+def unavailable(error: OSError) -> Unavailable:
+    """The sentence for a write that the file system did not take; the file is never half acknowledged."""
+    what = "is full" if error.errno in _FULL else f"failed a write ({os.strerror(error.errno or 0)})"
+    return Unavailable(f"The file system of the store {what}. Make room or repair it; the sender will try again.")
+
+
+def read_pieces(path: Path, *, start: int = 0) -> Iterator[bytes]:
+    """The bytes of a file from an offset, a megabyte at a time."""
+    with path.open("rb") as file:
+        file.seek(start)
+        while piece := file.read(_COPY_BYTES):
+            yield piece
+
+
+def remove_leftovers(root: Path, *, older_than: float) -> int:
+    """Remove temporary files last changed before `older_than` (POSIX seconds); they were never acknowledged."""
+    removed = 0
+    for path in (root / INCOMING).rglob("*"):
+        if path.is_file() and path.stat().st_mtime < older_than:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+@contextmanager
+def lock_folder(root: Path) -> Iterator[None]:
+    """Own the state folder for as long as the block runs; a second node on the same folder is refused."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (root / "node.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(
+                f"The state folder {root} is in use by another running node. Stop that one or give this one its own."
+            ) from None
+        yield

@@ -1,0 +1,113 @@
+"""What the door reads of a dataset: to which study it belongs, and hashes that say whether its header changed.
+
+Names and patient ids do not leave this module: they are hashed with the study's key.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dicomguard import part10
+from dicomguard.errors import Refused
+
+# Attributes that reports copy, and that grouping, routing and geometry read: a change in one is a new revision.
+_REPORTED = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "Modality",
+    "SeriesNumber",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "ImageType",
+)
+_READ = ("SOPClassUID", "SOPInstanceUID", "InstanceCreatorUID", *_REPORTED)
+# PS3.5 9.1, without the rule on leading zeros, which real devices break.
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Of one dataset."""
+
+    sop_uid: str
+    sop_class: str
+    study_uid: str
+    series_uid: str
+    modality: str
+    creator_uid: str
+    # Of the attributes that reports use, and of Patient ID; salted before they are kept.
+    identity_sha256: str
+    patient_sha256: str
+
+    @classmethod
+    def unknown(cls, sop_instance_uid: str) -> "Identity":
+        """Of bytes that cannot be read."""
+        return cls(
+            sop_uid=sop_instance_uid,
+            sop_class="",
+            study_uid="",
+            series_uid="",
+            modality="",
+            creator_uid="",
+            identity_sha256="",
+            patient_sha256="",
+        )
+
+    def check(self, *, sop_class_uid: str, sop_instance_uid: str) -> None:
+        """Raise `Refused` for a dataset that contradicts the request it came with, or lacks a UID."""
+        for name, value in (
+            ("SOP Instance UID", self.sop_uid),
+            ("SOP Class UID", self.sop_class),
+            ("Study Instance UID", self.study_uid),
+            ("Series Instance UID", self.series_uid),
+        ):
+            if not value or len(value) > 64 or not _UID.match(value):
+                raise Refused(f"The dataset has no valid {name}. Export the instance again.")
+        if self.sop_uid != sop_instance_uid or self.sop_class != sop_class_uid:
+            raise Refused(
+                "The dataset names another SOP instance or class than the request. Export the instance again."
+            )
+
+    def salted(self, study_key: str) -> "Identity":
+        """With hashes that mean something only within one study."""
+        return replace(
+            self,
+            identity_sha256=_sha256(study_key, self.identity_sha256),
+            patient_sha256=_sha256(study_key, self.patient_sha256),
+        )
+
+
+def read_identity(path: Path) -> Identity:
+    """Raises `Refused` for bytes that are no dataset."""
+    dataset = part10.read_dataset_head(path, tags=_READ)
+    try:
+        texts = {keyword: str(dataset.get(keyword, "")).strip(" \0") for keyword in _READ}
+    except part10.PARSE_ERRORS as error:
+        raise Refused(f"A value of the dataset cannot be read ({type(error).__name__}). Export it again.") from error
+    return Identity(
+        sop_uid=texts["SOPInstanceUID"],
+        sop_class=texts["SOPClassUID"],
+        study_uid=texts["StudyInstanceUID"],
+        series_uid=texts["SeriesInstanceUID"],
+        modality=texts["Modality"][:16],
+        creator_uid=texts["InstanceCreatorUID"],
+        identity_sha256=_sha256(*(texts[keyword] for keyword in _REPORTED)),
+        patient_sha256=_sha256(texts["PatientID"]),
+    )
+
+
+def _sha256(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,504 @@
+"""Studies, their revisions and what was found: the rows between reception and delivery.
+
+A study collects until a revision is opened on it; the revision's instance list is frozen with it. What comes later
+starts the next collection.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import ColumnElement, Row, Select, Table, and_, case, func, or_, select
+
+from dicomguard.core import canon
+from dicomguard.core.completion import Activity
+from dicomguard.core.instance import Instance
+from dicomguard.core.study import Manifest, OpenedBecause, StudyRevision
+from dicomguard.errors import Broken, Refused
+from dicomguard.store.db import Tx, upsert
+from dicomguard.store.tables import (
+    analysis,
+    association,
+    association_study,
+    instance,
+    revision_instance,
+    study,
+)
+from dicomguard.store.tables import revision as revision_table
+
+OPENED = "opened"
+COLLECTING = "collecting"
+HELD = "held"
+_ASSOCIATION_HOLD = timedelta(seconds=600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenStudy:
+    """A study that collects."""
+
+    study_key: str
+    study_instance_uid: str
+    activity: Activity
+    opened_because: OpenedBecause
+    # Name of the person who wants it closed now; "" for none.
+    forced_by: str
+    on_hold: bool
+    calling_ae: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRow:
+    """One line of the worklist."""
+
+    study_key: str
+    study_instance_uid: str
+    calling_ae: str
+    received_at: datetime
+    # 0 before the first revision.
+    revision: int
+    # "collecting", "held", or the state of the current revision.
+    state: str
+    reason: str
+    progress_done: int
+    progress_total: int
+    # None until the current revision has a verdict.
+    category: str | None
+    score: float | None
+    complete: bool | None
+    instance_count: int
+
+    @property
+    def cursor(self) -> str:
+        """Where the next page begins."""
+        return f"{self.received_at.isoformat(timespec='microseconds')}|{self.study_key}"
+
+
+def collecting(tx: Tx, *, now: datetime, association_hold: timedelta = _ASSOCIATION_HOLD) -> list[OpenStudy]:
+    """Studies with instances that no revision covers yet, the longest waiting first."""
+    rows = tx.execute(select(study).where(study.c.collecting).order_by(study.c.collecting_first_at)).all()
+    holding = _holding(tx, since=now - association_hold)
+    return [
+        OpenStudy(
+            study_key=row.study_key,
+            study_instance_uid=row.study_uid,
+            activity=Activity(
+                first_received_at=row.collecting_first_at,
+                last_received_at=row.collecting_last_at,
+                associations_open=holding.get(row.study_key, 0),
+            ),
+            opened_because=row.opened_because,
+            forced_by=row.forced_by,
+            on_hold=bool(row.held_by),
+            calling_ae=row.calling_ae,
+        )
+        for row in rows
+    ]
+
+
+def _holding(tx: Tx, *, since: datetime) -> dict[str, int]:
+    """Open associations per study that stored something in it lately."""
+    rows = tx.execute(
+        select(association_study.c.study_key, func.count())
+        .join(association, association.c.id == association_study.c.association_id)
+        .where(association.c.closed_at.is_(None), association_study.c.last_store_at >= since)
+        .group_by(association_study.c.study_key)
+    )
+    return dict(rows)
+
+
+def open_revision(
+    tx: Tx, study_key: str, *, closed_because: str, now: datetime, opened_because: OpenedBecause | None = None
+) -> StudyRevision:
+    """Close the collection: freeze the list of instances under the next number."""
+    row = tx.execute(select(study).where(study.c.study_key == study_key).with_for_update()).first()
+    if row is None:
+        raise Refused(f'There is no study "{study_key}". Take a key from the worklist.')
+    number = row.current_revision + 1
+    opened = StudyRevision(
+        study_key=study_key,
+        study_instance_uid=row.study_uid,
+        number=number,
+        opened_because=opened_because or row.opened_because,
+        closed_because=closed_because,
+        created_at=now,
+        calling_ae=row.calling_ae,
+    )
+    tx.execute(
+        revision_table.insert().values(
+            study_key=study_key,
+            number=number,
+            opened_because=opened.opened_because,
+            closed_because=closed_because,
+            created_at=now,
+            calling_ae=row.calling_ae,
+            state=OPENED,
+            reason="",
+            progress_done=0,
+            progress_total=0,
+        )
+    )
+    covered = _current_instances(study_key).with_only_columns(instance.c.id)
+    for (instance_id,) in tx.execute(covered).all():
+        tx.execute(revision_instance.insert().values(study_key=study_key, number=number, instance_id=instance_id))
+    tx.execute(
+        study.update()
+        .where(study.c.study_key == study_key)
+        .values(collecting=False, forced_by="", current_revision=number)
+    )
+    return opened
+
+
+def _current_instances(study_key: str) -> Select[tuple[object, ...]]:
+    """Stored instances of a study, each with its newest header."""
+    newest = instance.alias("newest")
+    newer = (
+        select(newest.c.id)
+        .where(
+            newest.c.sop_uid == instance.c.sop_uid,
+            newest.c.ordinal == instance.c.ordinal,
+            newest.c.version > instance.c.version,
+            newest.c.study_key == instance.c.study_key,
+            newest.c.state == "stored",
+        )
+        .exists()
+    )
+    return (
+        select(instance)
+        .where(instance.c.study_key == study_key, instance.c.state == "stored", ~newer)
+        .order_by(instance.c.received_at, instance.c.id)
+    )
+
+
+def revisions(tx: Tx, study_key: str) -> list[StudyRevision]:
+    """All revisions of a study, oldest first."""
+    rows = tx.execute(_revisions().where(revision_table.c.study_key == study_key).order_by(revision_table.c.number))
+    return [_revision(row) for row in rows]
+
+
+def revision(tx: Tx, study_key: str, number: int) -> StudyRevision:
+    """One revision; `Broken` when there is none, since its caller has seen it."""
+    row = tx.execute(
+        _revisions().where(revision_table.c.study_key == study_key, revision_table.c.number == number)
+    ).first()
+    if row is None:
+        raise Broken(f"Revision {number} of study {study_key} is gone. Look whether the database was restored.")
+    return _revision(row)
+
+
+def _revisions() -> Select[tuple[object, ...]]:
+    return select(revision_table, study.c.study_uid).join(study, study.c.study_key == revision_table.c.study_key)
+
+
+def _revision(row: Row[tuple[object, ...]]) -> StudyRevision:
+    return StudyRevision(
+        study_key=row.study_key,
+        study_instance_uid=row.study_uid,
+        number=row.number,
+        opened_because=row.opened_because,
+        closed_because=row.closed_because,
+        created_at=row.created_at,
+        calling_ae=row.calling_ae,
+    )
+
+
+def instances(tx: Tx, study_key: str, number: int) -> list[Instance]:
+    """The frozen list of a revision, in the order of reception."""
+    rows = tx.execute(
+        select(instance)
+        .join(revision_instance, revision_instance.c.instance_id == instance.c.id)
+        .where(revision_instance.c.study_key == study_key, revision_instance.c.number == number)
+        .order_by(instance.c.received_at, instance.c.id)
+    )
+    return [read_instance(row) for row in rows]
+
+
+def patient_ids(tx: Tx, study_key: str, number: int) -> int:
+    """How many different Patient IDs the instances of a revision carry; more than one is said in the report."""
+    return tx.execute(
+        select(func.count(func.distinct(instance.c.patient_sha256)))
+        .join(revision_instance, revision_instance.c.instance_id == instance.c.id)
+        .where(revision_instance.c.study_key == study_key, revision_instance.c.number == number)
+    ).scalar_one()
+
+
+def read_instance(row: Row[tuple[object, ...]]) -> Instance:
+    """The value of a row of the instance table."""
+    return Instance(
+        sop_instance_uid=row.sop_uid,
+        sop_class_uid=row.sop_class,
+        study_instance_uid=row.study_uid,
+        series_instance_uid=row.series_uid,
+        transfer_syntax_uid=row.syntax,
+        sha256=row.sha256,
+        size_bytes=row.size,
+        path=row.path,
+        calling_ae=row.calling_ae,
+        called_ae=row.called_ae,
+        address=row.address,
+        received_at=row.received_at,
+        ordinal=row.ordinal,
+        state=row.state,
+        reason=row.reason,
+    )
+
+
+def force(tx: Tx, study_key: str, by: str, *, now: datetime) -> None:
+    """Have the study closed now; one that collects nothing is judged again."""
+    row = tx.execute(select(study).where(study.c.study_key == study_key).with_for_update()).first()
+    if row is None:
+        raise Refused(f'There is no study "{study_key}". Take a key from the worklist.')
+    values: dict[str, object] = {"forced_by": by[:128], "held_by": ""}
+    if not row.collecting:
+        values |= {
+            "collecting": True,
+            "collecting_first_at": now,
+            "collecting_last_at": now,
+            "opened_because": "forced",
+        }
+    tx.execute(study.update().where(study.c.study_key == study_key).values(**values))
+
+
+def hold(tx: Tx, study_key: str, on: bool, by: str) -> None:
+    """Keep the study from being closed, or let it go."""
+    done = tx.execute(study.update().where(study.c.study_key == study_key).values(held_by=by[:128] if on else ""))
+    if done.rowcount == 0:
+        raise Refused(f'There is no study "{study_key}". Take a key from the worklist.')
+
+
+def advance(tx: Tx, study_key: str, number: int, to: str, *, from_: Collection[str], reason: str = "") -> bool:
+    """Move a revision to another state if it is in one of `from_`; false when it was not."""
+    moved = (
+        revision_table.update()
+        .where(
+            revision_table.c.study_key == study_key,
+            revision_table.c.number == number,
+            revision_table.c.state.in_(from_),
+        )
+        .values(state=to, reason=reason)
+    )
+    return tx.execute(moved).rowcount == 1
+
+
+def state(tx: Tx, study_key: str, number: int) -> str | None:
+    """State of a revision, None when there is none."""
+    return tx.execute(
+        select(revision_table.c.state).where(revision_table.c.study_key == study_key, revision_table.c.number == number)
+    ).scalar()
+
+
+def in_state(tx: Tx, states: Collection[str]) -> list[tuple[str, int]]:
+    """Revisions in one of the states, the oldest first."""
+    rows = tx.execute(
+        select(revision_table.c.study_key, revision_table.c.number)
+        .where(revision_table.c.state.in_(states))
+        .order_by(revision_table.c.created_at, revision_table.c.study_key)
+    )
+    return [(study_key, number) for study_key, number in rows]
+
+
+def set_progress(tx: Tx, study_key: str, number: int, done: int, total: int) -> None:
+    """How many slices are judged of how many."""
+    tx.execute(
+        revision_table.update()
+        .where(revision_table.c.study_key == study_key, revision_table.c.number == number)
+        .values(progress_done=done, progress_total=total)
+    )
+
+
+def keep_manifest(tx: Tx, study_key: str, number: int, manifest: Manifest) -> None:
+    """Freeze what one analysis covers; a second time must bring the same."""
+    kept = tx.execute(
+        select(revision_table.c.manifest_sha256).where(
+            revision_table.c.study_key == study_key, revision_table.c.number == number
+        )
+    ).scalar()
+    if kept is not None and kept != manifest.sha256:
+        raise Broken(f"Revision {number} of study {study_key} was frozen with other content. Open a new revision.")
+    tx.execute(
+        revision_table.update()
+        .where(revision_table.c.study_key == study_key, revision_table.c.number == number)
+        .values(manifest=canon.encode(manifest.to_json()).decode(), manifest_sha256=manifest.sha256)
+    )
+
+
+def manifest(tx: Tx, study_key: str, number: int) -> Manifest | None:
+    """The frozen manifest, its hash verified; None before it is kept."""
+    row = tx.execute(
+        select(revision_table.c.manifest, revision_table.c.manifest_sha256).where(
+            revision_table.c.study_key == study_key, revision_table.c.number == number
+        )
+    ).first()
+    if row is None or row.manifest is None:
+        return None
+    value = Manifest.from_json(json.loads(row.manifest))
+    if value.sha256 != row.manifest_sha256:
+        raise Broken(f"The manifest of revision {number} of study {study_key} was altered. Open a new revision.")
+    return value
+
+
+def keep_verdict(
+    tx: Tx,
+    study_key: str,
+    number: int,
+    *,
+    verdict_sha256: str,
+    path: str,
+    category: str,
+    score: float | None,
+    complete: bool,
+    model_id: str,
+    now: datetime,
+) -> None:
+    """Note where verdict.json of a revision lies (`path` relative to the root), and its answer for lists."""
+    values = {
+        "verdict_sha256": verdict_sha256,
+        "path": path,
+        "category": category,
+        "score": score,
+        "complete": complete,
+        "model_id": model_id,
+        "kept_at": now,
+    }
+    upsert(tx, analysis, {"study_key": study_key, "number": number}, values, new=values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptVerdict:
+    """Where the verdict of a revision lies."""
+
+    # Relative to the root of the store.
+    path: Path
+    sha256: str
+    category: str
+    score: float | None
+    complete: bool
+    model_id: str
+
+
+def verdict(tx: Tx, study_key: str, number: int) -> Path | None:
+    """Path of verdict.json relative to the root of the store; None before the revision is judged."""
+    kept = kept_verdict(tx, study_key, number)
+    return None if kept is None else kept.path
+
+
+def kept_verdict(tx: Tx, study_key: str, number: int) -> KeptVerdict | None:
+    """None before the revision is judged."""
+    row = tx.execute(select(analysis).where(analysis.c.study_key == study_key, analysis.c.number == number)).first()
+    if row is None:
+        return None
+    return KeptVerdict(
+        path=Path(row.path),
+        sha256=row.verdict_sha256,
+        category=row.category,
+        score=row.score,
+        complete=row.complete,
+        model_id=row.model_id,
+    )
+
+
+def listing(
+    tx: Tx,
+    *,
+    limit: int,
+    before: str | None = None,
+    state: str | None = None,
+    category: str | None = None,
+    calling_ae: str | None = None,
+) -> list[StudyRow]:
+    """Studies that hold something, the latest received first; `before` is the cursor of the last row seen."""
+    query = _rows()
+    if before is not None:
+        moment, _, key = before.partition("|")
+        try:
+            at = datetime.fromisoformat(moment)
+        except ValueError:
+            raise Refused(f'"{before[:80]}" is no place in the worklist. Take the cursor of a row.') from None
+        query = query.where(or_(study.c.last_at < at, and_(study.c.last_at == at, study.c.study_key < key)))
+    if state is not None:
+        query = query.where(_state() == state)
+    if category is not None:
+        query = query.where(analysis.c.category == category)
+    if calling_ae is not None:
+        query = query.where(study.c.calling_ae == calling_ae)
+    return [_row(row) for row in tx.execute(query.limit(limit))]
+
+
+def row(tx: Tx, study_key: str) -> StudyRow | None:
+    """One line of the worklist."""
+    found = tx.execute(_rows().where(study.c.study_key == study_key)).first()
+    return None if found is None else _row(found)
+
+
+def find(tx: Tx, study_instance_uid: str) -> str | None:
+    """Key of the study with this UID."""
+    return tx.execute(select(study.c.study_key).where(study.c.study_uid == study_instance_uid)).scalar()
+
+
+def counts(tx: Tx) -> dict[str, int]:
+    """How many studies are in each state."""
+    rows = tx.execute(
+        select(_state().label("state"), func.count())
+        .select_from(study)
+        .where(or_(study.c.collecting, study.c.current_revision > 0))
+        .outerjoin(revision_table, _is_current(revision_table))
+        .group_by("state")
+    )
+    return dict(rows)
+
+
+def _is_current(table: Table) -> ColumnElement[bool]:
+    return and_(table.c.study_key == study.c.study_key, table.c.number == study.c.current_revision)
+
+
+def _state() -> ColumnElement[str]:
+    return case(
+        (study.c.held_by != "", HELD),
+        (study.c.collecting, COLLECTING),
+        else_=func.coalesce(revision_table.c.state, COLLECTING),
+    )
+
+
+def _rows() -> Select[tuple[object, ...]]:
+    held = (
+        select(func.count(func.distinct(instance.c.sop_uid)))
+        .where(instance.c.study_key == study.c.study_key, instance.c.state == "stored")
+        .scalar_subquery()
+    )
+    return (
+        select(
+            study,
+            _state().label("state"),
+            revision_table.c.reason,
+            revision_table.c.progress_done,
+            revision_table.c.progress_total,
+            analysis.c.category,
+            analysis.c.score,
+            analysis.c.complete,
+            held.label("instance_count"),
+        )
+        .outerjoin(revision_table, _is_current(revision_table))
+        .outerjoin(analysis, _is_current(analysis))
+        # A study of which only our own results came back is no work.
+        .where(or_(study.c.collecting, study.c.current_revision > 0))
+        .order_by(study.c.last_at.desc(), study.c.study_key.desc())
+    )
+
+
+def _row(row: Row[tuple[object, ...]]) -> StudyRow:
+    return StudyRow(
+        study_key=row.study_key,
+        study_instance_uid=row.study_uid,
+        calling_ae=row.calling_ae,
+        received_at=row.last_at,
+        revision=row.current_revision,
+        state=row.state,
+        reason=row.reason or "",
+        progress_done=row.progress_done or 0,
+        progress_total=row.progress_total or 0,
+        category=row.category,
+        score=row.score,
+        complete=row.complete,
+        instance_count=row.instance_count,
+    )
