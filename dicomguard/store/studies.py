@@ -105,7 +105,7 @@ def _holding(tx: Tx, *, since: datetime) -> dict[str, int]:
         .where(association.c.closed_at.is_(None), association_study.c.last_store_at >= since)
         .group_by(association_study.c.study_key)
     )
-    return dict(rows)
+    return {name: int(count) for name, count in rows}
 
 
 def open_revision(
@@ -445,7 +445,7 @@ def counts(tx: Tx) -> dict[str, int]:
         .outerjoin(revision_table, _is_current(revision_table))
         .group_by("state")
     )
-    return dict(rows)
+    return {name: int(count) for name, count in rows}
 
 
 def _is_current(table: Table) -> ColumnElement[bool]:
