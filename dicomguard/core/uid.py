@@ -12,6 +12,10 @@ _NAMESPACE = uuid.UUID("6f0a3f0e-8a36-5c0b-9d0c-2d1c0de60a4d")
 # PS3.3 C.12.1.1.1: identifies our private coding scheme.
 CODING_SCHEME_UID = "2.25.278205376883854103929361238101214697805"
 
+# Who wrote a Part 10 file or opened an association (PS3.7 D.3.3.2); a version name has at most 16 characters.
+IMPLEMENTATION_CLASS_UID = "2.25.187682466599656921708809805099062460153"
+IMPLEMENTATION_VERSION_NAME = "DICOMGUARD"
+
 
 def derive(kind: str, *parts: str | int) -> str:
     """UID of `kind` from its parts; their order and their borders count."""

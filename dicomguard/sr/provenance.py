@@ -1,0 +1,328 @@
+"""Where an object comes from: patient, study and request of the source, equipment, times (results.md 2.1).
+
+Identity stays exactly what an archive matches on. Texts are decoded from the source's character set and written as
+UTF-8; all other values are copied byte for byte, malformed ones too, without a library looking at them. Only
+attributes of the allow-lists pass: an empty optional one would be an error in ours, a foreign one a leak.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import Any
+
+from pydicom import config as pydicom_config
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.tag import BaseTag, Tag
+from pydicom.valuerep import TEXT_VR_DELIMS, PersonName
+
+from dicomguard.core import dicomtime
+from dicomguard.core.verdict import Verdict
+from dicomguard.sr import codes
+from dicomguard.sr.codes import Code
+
+PRODUCT = "dicomguard"
+
+# Type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): present even when empty or absent.
+_TYPE_2 = (
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+)
+# Type 1C and 3 of Patient, General Study and Patient Study: only with a value.
+_OPTIONAL = (
+    "IssuerOfPatientID",
+    "IssuerOfPatientIDQualifiersSequence",
+    "OtherPatientIDsSequence",
+    "OtherPatientNames",
+    "PatientBirthTime",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "IssuerOfAccessionNumberSequence",
+    "StudyDescription",
+    "ConsultingPhysicianName",
+    "PhysiciansOfRecord",
+    "ProcedureCodeSequence",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "AdmissionID",
+    "IssuerOfAdmissionIDSequence",
+)
+# Clinical Trial Subject and Study modules (C.7.1.3, C.7.2.3): legal only as a whole, with sponsor and protocol.
+_TRIAL_TYPE_1 = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID")
+_TRIAL_TYPE_2 = ("ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName")
+_TRIAL_OPTIONAL = (
+    "ClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID",
+    "ClinicalTrialTimePointID",
+    "ClinicalTrialTimePointDescription",
+)
+_ACQUISITION = (
+    "Manufacturer",
+    "InstitutionName",
+    "StationName",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+    "SoftwareVersions",
+)
+# Request Attributes → Referenced Request (C.17.2); all type 2 there.
+_REQUEST = (
+    "AccessionNumber",
+    "PlacerOrderNumberImagingServiceRequest",
+    "FillerOrderNumberImagingServiceRequest",
+    "RequestedProcedureID",
+    "RequestedProcedureDescription",
+    "RequestedProcedureCodeSequence",
+)
+_TEXT_VRS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")
+_UTF_8 = ["utf8"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeIdentity:
+    """The node as observer and equipment."""
+
+    # core.uid.device(name).
+    device_uid: str
+    name: str
+    # Of dicomguard.
+    version: str
+    # Zone of our times where the source names none.
+    timezone: tzinfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What all objects of one revision share."""
+
+    node: NodeIdentity
+    model_id: str
+    # End of the analysis, in the offset that the objects are written in.
+    moment: datetime
+    # Timezone Offset From UTC of the source, "" when it names none.
+    offset: str
+    synthetic: bool
+    # Patient and study attributes, ready to be copied into an object.
+    identity: Dataset
+    acquisition: Dataset
+    requests: tuple[Dataset, ...]
+    # Procedure Code Sequence of the source, () when it has none.
+    procedures: tuple[Dataset, ...]
+
+
+def of(verdict: Verdict, header: Dataset, headers: Mapping[str, Dataset], node: NodeIdentity) -> Provenance:
+    """Provenance from the named source instance `header`; `headers` are all sources (for Synthetic Data)."""
+    offset = str(header.get("TimezoneOffsetFromUTC") or "").strip()
+    zone = dicomtime.zone(offset)
+    identity = Dataset()
+    _copy(header, identity, _TYPE_2, empty_too=True)
+    _copy(header, identity, _OPTIONAL)
+    identity.StudyInstanceUID = verdict.study.study_instance_uid
+    if all(_has_value(header, keyword) for keyword in _TRIAL_TYPE_1):
+        _copy(header, identity, _TRIAL_TYPE_1)
+        _copy(header, identity, _TRIAL_TYPE_2, empty_too=True)
+        _copy(header, identity, _TRIAL_OPTIONAL)
+    acquisition = Dataset()
+    _copy(header, acquisition, _ACQUISITION)
+    return Provenance(
+        node=node,
+        model_id=verdict.model.id,
+        moment=datetime.fromisoformat(verdict.created).astimezone(zone or node.timezone),
+        offset=offset if zone is not None else "",
+        synthetic=any(str(item.get("SyntheticData", "")).strip() == "YES" for item in headers.values()),
+        identity=identity,
+        acquisition=acquisition,
+        requests=tuple(_requests(header, verdict.study.study_instance_uid)),
+        procedures=tuple(identity.get("ProcedureCodeSequence") or ()),
+    )
+
+
+def start(
+    provenance: Provenance,
+    *,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    series_instance_uid: str,
+    modality: str,
+    series_number: int,
+    series_description: str,
+    instance_number: int,
+) -> Dataset:
+    """A new object with everything that all our objects share."""
+    ds = Dataset()
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    _merge(provenance.identity, ds)
+    node, moment = provenance.node, provenance.moment
+    ds.SOPClassUID = sop_class_uid
+    ds.SOPInstanceUID = sop_instance_uid
+    ds.SeriesInstanceUID = series_instance_uid
+    ds.Modality = modality
+    ds.SeriesNumber = series_number
+    ds.SeriesDescription = series_description
+    ds.InstanceNumber = instance_number
+    ds.InstanceCreationDate = ds.ContentDate = dicomtime.da(moment)
+    ds.InstanceCreationTime = ds.ContentTime = dicomtime.tm(moment)
+    ds.InstanceCreatorUID = node.device_uid
+    if provenance.offset:
+        ds.TimezoneOffsetFromUTC = provenance.offset
+    _equipment(ds, provenance)
+    ds.ContentQualification = "RESEARCH"
+    if provenance.synthetic:
+        ds.SyntheticData = "YES"
+    ds.ContributingEquipmentSequence = _contributing(provenance)
+    ds.CodingSchemeIdentificationSequence = [codes.coding_scheme_identification()]
+    return ds
+
+
+def value_text(header: Dataset, keyword: str) -> str:
+    """A plain text attribute that rules need, "" when absent; never the identity, which is copied as bytes."""
+    return str(header.get(keyword) or "").strip()
+
+
+def _equipment(ds: Dataset, provenance: Provenance) -> None:
+    ds.Manufacturer = PRODUCT
+    ds.ManufacturerModelName = PRODUCT
+    ds.DeviceSerialNumber = provenance.node.name
+    ds.SoftwareVersions = [f"{PRODUCT} {provenance.node.version}", f"model {provenance.model_id}"]
+
+
+def _contributing(provenance: Provenance) -> list[Dataset]:
+    items = []
+    # Manufacturer is type 1 in this sequence.
+    if "Manufacturer" in provenance.acquisition:
+        acquisition = _purpose(codes.ACQUISITION_EQUIPMENT)
+        _merge(provenance.acquisition, acquisition)
+        items.append(acquisition)
+    processing = _purpose(codes.PROCESSING_EQUIPMENT)
+    _equipment(processing, provenance)
+    processing.ContributionDateTime = dicomtime.dt(provenance.moment)
+    processing.ContributionDescription = "Analysis for signs of forgery. Research use only."
+    return [*items, processing]
+
+
+def _purpose(code: Code) -> Dataset:
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [code.item()]
+    return item
+
+
+def _requests(header: Dataset, study_instance_uid: str) -> Iterable[Dataset]:
+    if not _has_value(header, "RequestAttributesSequence"):
+        return
+    encodings = _encodings(header, _UTF_8)
+    for source in header.RequestAttributesSequence:
+        item = Dataset()
+        item.StudyInstanceUID = study_instance_uid
+        item.ReferencedStudySequence = []
+        _copy(source, item, _REQUEST, empty_too=True, encodings=encodings)
+        if not item.AccessionNumber:
+            _copy(header, item, ("AccessionNumber",), empty_too=True)
+        yield item
+
+
+# ---- copying ------------------------------------------------------------------------------------------------------
+
+
+def _copy(
+    source: Dataset,
+    target: Dataset,
+    keywords: Iterable[str],
+    *,
+    empty_too: bool = False,
+    encodings: list[str] | None = None,
+) -> None:
+    encodings = encodings or _encodings(source, ["iso8859"])
+    for keyword in keywords:
+        tag = Tag(tag_for_keyword(keyword) or 0)
+        if _has_value(source, keyword):
+            target[tag] = _copied(source, tag, encodings)
+        elif empty_too:
+            vr = dictionary_VR(tag)
+            target[tag] = DataElement(tag, vr, DicomSequence() if vr == "SQ" else "")
+
+
+def _merge(source: Dataset, target: Dataset) -> None:
+    # By tag: iterating a Dataset converts its elements, and a malformed one would raise or change.
+    for tag in source.keys():  # noqa: SIM118
+        target[tag] = source.get_item(tag)
+
+
+def _has_value(source: Dataset, keyword: str) -> bool:
+    if keyword not in source:
+        return False
+    value = source.get_item(tag_for_keyword(keyword) or 0).value
+    if isinstance(value, bytes):
+        return bool(value.strip(b" \0"))
+    return bool(value) or value == 0
+
+
+def _encodings(source: Dataset, default: list[str]) -> list[str]:
+    named = source.get("SpecificCharacterSet")
+    return convert_encodings(named) if named else default
+
+
+def _copied(source: Dataset, tag: BaseTag, encodings: list[str]) -> DataElement | RawDataElement:
+    # Raw while nobody has looked at it, though the annotation of pydicom says otherwise.
+    element: Any = source.get_item(tag)
+    vr = dictionary_VR(tag) if element.VR in (None, "UN") else str(element.VR)
+    if vr == "SQ":
+        return DataElement(tag, "SQ", DicomSequence(_copied_item(item, encodings) for item in source[tag].value))
+    if isinstance(element, DataElement):
+        return _decoded(tag, vr, element)
+    value = element.value or b""
+    if vr in _TEXT_VRS:
+        text = _text(value, vr, encodings)
+        # A replacement sign means that the bytes are not what the character set says: they stay as they came.
+        if "\ufffd" not in text:
+            return _text_element(tag, vr, text)
+    return _raw(tag, vr, value)
+
+
+def _copied_item(source: Dataset, encodings: list[str]) -> Dataset:
+    item = Dataset()
+    own = _encodings(source, encodings)
+    for tag in source.keys():  # noqa: SIM118
+        if not tag.is_private and tag != 0x00080005:
+            item[tag] = _copied(source, tag, own)
+    return item
+
+
+def _decoded(tag: BaseTag, vr: str, element: DataElement) -> DataElement:
+    """An element that was already made into a value by whoever held the header."""
+    if vr not in _TEXT_VRS or element.value is None:
+        return DataElement(tag, vr, element.value, validation_mode=pydicom_config.IGNORE)
+    values = element.value if element.VM > 1 else [element.value]
+    return _text_element(tag, vr, "\\".join(str(value) for value in values))
+
+
+def _text(value: bytes, vr: str, encodings: list[str]) -> str:
+    if vr == "PN":
+        # Each name resets the code extension (PS3.5 6.1.2.5.3).
+        text = "\\".join(str(PersonName(name, encodings)) for name in value.split(b"\\"))
+    else:
+        text = decode_bytes(value, encodings, TEXT_VR_DELIMS)
+    return text.rstrip(" \0")
+
+
+def _text_element(tag: BaseTag, vr: str, text: str) -> DataElement:
+    if vr != "PN":
+        return DataElement(tag, vr, text, validation_mode=pydicom_config.IGNORE)
+    # Made from bytes: a name made from text is encoded in whatever set it is first asked for.
+    names = [PersonName(name.encode("utf-8"), _UTF_8) for name in text.split("\\")]
+    return DataElement(tag, vr, names if len(names) > 1 else names[0], validation_mode=pydicom_config.IGNORE)
+
+
+def _raw(tag: BaseTag, vr: str, value: bytes) -> RawDataElement:
+    padded = value + (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
+    return RawDataElement(tag, vr, len(padded), padded, 0, False, True)
