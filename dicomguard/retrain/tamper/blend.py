@@ -6,7 +6,7 @@ in every paint program. Each way returns the blended slice and its alpha.
 
 import numpy as np
 
-from dicomguard.retrain.tamper.filters import dilate, erode, gaussian, resize, signed_distance, smooth_noise
+from dicomguard.retrain.tamper.filters import dilate, erode, float32, gaussian, resize, signed_distance, smooth_noise
 from dicomguard.retrain.tamper.forged import Mask, Pixels
 from dicomguard.retrain.tamper.membrane import push_pull, relaxed
 
@@ -84,7 +84,7 @@ def match_ring(content: Pixels, base: Pixels, core: Mask, *, spread: bool) -> Pi
     gain = 1.0
     if spread:
         gain = float(np.clip(here.std() / max(float(there.std()), 1e-3), 0.6, 1.6))
-    return ((content - there.mean()) * np.float32(gain) + here.mean()).astype(np.float32)
+    return float32((content - there.mean()) * np.float32(gain) + here.mean())
 
 
 def _membrane(base: Pixels, content: Pixels, core: Mask, sweeps: int) -> Pixels:

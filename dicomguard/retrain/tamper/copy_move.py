@@ -7,10 +7,10 @@ import numpy as np
 
 from dicomguard.retrain.tamper.blend import blend
 from dicomguard.retrain.tamper.donor import Placement, bring
+from dicomguard.retrain.tamper.filters import depth_inside, gaussian
 from dicomguard.retrain.tamper.finish import finish
 from dicomguard.retrain.tamper.forged import Canvas, Forged, Mask, Pixels
 from dicomguard.retrain.tamper.grain import regrain
-from dicomguard.retrain.tamper.filters import depth_inside, gaussian
 from dicomguard.retrain.tamper.region import Region, for_removal
 from dicomguard.retrain.tamper.resample import draw_method
 from dicomguard.retrain.tamper.splice import centre_of, lesion_content, settle

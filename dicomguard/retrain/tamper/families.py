@@ -11,7 +11,19 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dicomguard.retrain.tamper import copy_move, liquify, painted, pde, self_blend, splice
+from dicomguard.retrain.tamper import (
+    copy_move,
+    exemplar,
+    gradient,
+    liquify,
+    mirror,
+    neighbour,
+    painted,
+    pde,
+    pyramid,
+    self_blend,
+    splice,
+)
 from dicomguard.retrain.tamper.finish import with_overall_pass
 from dicomguard.retrain.tamper.forged import Canvas, Forged, Kind
 
@@ -36,6 +48,11 @@ def _table(*families: Family) -> Mapping[str, Family]:
 
 FAMILIES = _table(
     Family(name="pde", group="pde", kinds=("removed",), forge=pde.forge),
+    Family(name="exemplar", group="exemplar", kinds=("removed",), forge=exemplar.forge),
+    Family(name="mirror", group="exemplar", kinds=("added", "removed"), forge=mirror.forge),
+    Family(name="neighbour", group="exemplar", kinds=("added", "removed", "altered"), forge=neighbour.forge),
+    Family(name="gradient", group="gradient", kinds=("added", "removed"), forge=gradient.forge),
+    Family(name="pyramid", group="paste", kinds=("added", "removed"), forge=pyramid.forge),
     Family(name="splice", group="paste", kinds=("added", "removed"), forge=splice.forge),
     Family(name="copy-move", group="paste", kinds=("added", "removed"), forge=copy_move.forge),
     Family(name="painted", group="parametric", kinds=("added", "altered"), forge=painted.forge),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from dicomguard.retrain.tamper.forged import Mask, Pixels
@@ -41,11 +42,11 @@ def bilateral(plane: Pixels, *, sigma_value: float, sigma_px: float) -> Pixels:
 
 
 def unsharp(plane: Pixels, *, sigma: float, amount: float) -> Pixels:
-    return plane + np.float32(amount) * (plane - gaussian(plane, sigma))
+    return float32(plane + np.float32(amount) * (plane - gaussian(plane, sigma)))
 
 
-def _disc(radius: int) -> np.ndarray:
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+def _disc(radius: int) -> NDArray[np.uint8]:
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)), np.uint8)
 
 
 def dilate(mask: Mask, radius: int) -> Mask:

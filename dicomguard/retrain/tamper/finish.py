@@ -22,10 +22,8 @@ _SMALLEST_MASK_PX = 24
 def differing(forged: Pixels, twin: Pixels) -> Mask:
     """Z×H×W label of the pixels that were forged."""
     apart = (np.abs(forged - twin) > 0.5).astype(np.float32)
-    majority = np.stack(
-        [close(box(plane, 5) > 0.5, 2) if plane.any() else np.zeros(plane.shape, bool) for plane in apart]
-    )
-    return np.asarray(majority, np.bool_)
+    labels = [close(box(plane, 5) > 0.5, 2) if plane.any() else np.zeros(plane.shape, np.bool_) for plane in apart]
+    return np.stack(labels)
 
 
 def on_grid(stack: Pixels, canvas: Canvas) -> Pixels:
@@ -49,7 +47,7 @@ def finish(
     parameters: Mapping[str, float | str] | None = None,
     touch_up: bool = True,
 ) -> Forged | None:
-    """Close an edit. `edited`, `alpha` and `lesion` are Z×h×w in the region's crop; None when nothing visible changed."""
+    """Close an edit. `edited`, `alpha` and `lesion` are Z×h×w in the region's crop; None when nothing changed."""
     base = region.of(canvas.pixels)
     passed = "none"
     if touch_up:

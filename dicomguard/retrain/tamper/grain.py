@@ -8,7 +8,7 @@ noise modes (ymirsky/CT-GAN, `attack_pipeline.py`).
 import cv2
 import numpy as np
 
-from dicomguard.retrain.tamper.filters import dilate, gaussian, noise_sigma, residual, resize
+from dicomguard.retrain.tamper.filters import box, dilate, float32, gaussian, noise_sigma, residual, resize
 from dicomguard.retrain.tamper.forged import Mask, Pixels
 
 WAYS = ("transplanted", "spectral", "signal", "white", "coloured", "rician", "interpolated", "none")
@@ -19,9 +19,17 @@ def draw_way(rng: np.random.Generator) -> str:
     return str(rng.choice(WAYS, p=_WEIGHTS))
 
 
+def _texture(base: Pixels, core: Mask, rng: np.random.Generator) -> Pixels:
+    """The fine residual, or one that also holds texture of middle size, with edges damped to the level of the noise."""
+    noise = residual(base) if rng.random() < 0.5 else base - gaussian(base, float(rng.uniform(1.0, 3.5)))
+    local = np.sqrt(np.maximum(box(noise * noise, 7), 0))
+    usual = float(np.median(local[~core]))
+    return noise * np.minimum(1, 1.3 * usual / np.maximum(local, 1e-3)).astype(np.float32)
+
+
 def _transplanted(base: Pixels, core: Mask, rng: np.random.Generator) -> Pixels:
     """The residual of tissue outside the footprint, moved in; where the source falls inside, a second piece."""
-    noise = residual(base)
+    noise = _texture(base, core, rng)
     grown = dilate(core, 1)
     flip = bool(rng.random() < 0.5)
     height, width = base.shape
@@ -40,11 +48,9 @@ def _transplanted(base: Pixels, core: Mask, rng: np.random.Generator) -> Pixels:
 
 def _spectral(base: Pixels, core: Mask, rng: np.random.Generator) -> Pixels:
     """White noise shaped by the amplitude spectrum of the residual outside the footprint."""
-    noise = residual(base)
+    noise = _texture(base, core, rng)
     noise[core] = 0
-    # A robust clip keeps edges from dominating the spectrum.
-    limit = 4 * max(noise_sigma(base, ~core), 1e-3)
-    amplitude = np.abs(np.fft.rfft2(np.clip(noise, -limit, limit)))
+    amplitude = np.abs(np.fft.rfft2(noise))
     shaped = np.fft.irfft2(np.fft.rfft2(rng.standard_normal(base.shape)) * amplitude, s=base.shape)
     return np.asarray(shaped / max(float(shaped.std()), 1e-6), np.float32)
 
@@ -55,7 +61,7 @@ def _signal_gain(content: Pixels, base: Pixels, core: Mask) -> Pixels:
     centred = level - level.mean()
     slope = float((centred * spread).sum() / max(float((centred**2).sum()), 1e-6))
     curve = 1.4826 * (spread.mean() + slope * (gaussian(content, 1.0) - level.mean()))
-    return np.clip(curve, 0, None).astype(np.float32)
+    return float32(np.clip(curve, 0, None))
 
 
 def grain(content: Pixels, base: Pixels, core: Mask, way: str, strength: float, rng: np.random.Generator) -> Pixels:
@@ -77,7 +83,7 @@ def grain(content: Pixels, base: Pixels, core: Mask, way: str, strength: float, 
     if way == "rician":
         other = rng.standard_normal(content.shape, dtype=np.float32)
         positive = np.maximum(content, 0)
-        return np.hypot(positive + sigma * white, sigma * other) - positive
+        return float32(np.hypot(positive + sigma * white, sigma * other) - positive)
     if way == "interpolated":
         factor = float(rng.uniform(1.3, 2.2))
         small = (max(2, int(content.shape[0] / factor)), max(2, int(content.shape[1] / factor)))

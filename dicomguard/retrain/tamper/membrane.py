@@ -59,9 +59,8 @@ def thin_plate(values: Pixels, hole: Mask, rng: np.random.Generator, *, samples:
     spline = RBFInterpolator(points, known, kernel="thin_plate_spline", smoothing=float(rng.uniform(0.5, 8.0)))
     filled = values.copy()
     inside = np.argwhere(hole).astype(np.float64)
-    low, high = float(known.min()), float(known.max())
-    reach = 0.3 * (high - low)
-    filled[hole] = np.clip(spline(inside), low - reach, high + reach)
+    low, high = np.percentile(known, [8, 92])
+    filled[hole] = np.clip(spline(inside), low, high)
     return filled
 
 

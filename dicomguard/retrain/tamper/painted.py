@@ -7,13 +7,12 @@ scan. The slice's own noise is kept (values are shifted, not replaced) or made a
 import numpy as np
 
 from dicomguard.retrain.tamper.donor import tissue_scale
-from dicomguard.retrain.tamper.filters import dilate, gaussian, signed_distance, smooth_noise
+from dicomguard.retrain.tamper.filters import dilate, gaussian, largest, signed_distance, smooth_noise
 from dicomguard.retrain.tamper.finish import finish
-from dicomguard.retrain.tamper.forged import Canvas, Forged, Mask, Pixels
+from dicomguard.retrain.tamper.forged import Canvas, Forged, Pixels
 from dicomguard.retrain.tamper.grain import regrain
 from dicomguard.retrain.tamper.liquify import displaced, mass_effect
 from dicomguard.retrain.tamper.region import Region, crop, on_healthy
-from dicomguard.retrain.tamper.filters import largest
 
 _LOOKS = ("bright", "ring", "dark", "mixed", "flat")
 
@@ -64,7 +63,8 @@ def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> For
     base = region.of(canvas.pixels)
     look = str(rng.choice(_LOOKS))
     _, spread = tissue_scale(canvas, region.centre)
-    height = float(rng.uniform(0.5, 1.9)) * spread
+    height = float(np.exp(rng.uniform(np.log(0.25), np.log(1.2)))) * spread
+    keeps_fluid = bool(rng.random() < 0.6)
     multiplies, fresh = bool(rng.random() < 0.3), bool(rng.random() < 0.3)
     radius = float(np.sqrt(region.core[region.centre].sum() / np.pi))
     pushes = bool(not grows and rng.random() < 0.4)
@@ -75,7 +75,9 @@ def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> For
     for z in np.flatnonzero(region.core.any(axis=(1, 2))):
         core = region.core[z]
         # The same seed for each slice: profile and texture go through the lesion as one body.
-        offset = height * _profile(signed_distance(core), look, radius, np.random.default_rng(seed))
+        # A brush rounds corners.
+        depth = gaussian(signed_distance(core), 0.2 * radius)
+        offset = height * _profile(depth, look, radius, np.random.default_rng(seed))
         ground = base[z]
         weight = np.clip(np.abs(offset) / height, 0, 1)
         if pushes:
@@ -86,6 +88,10 @@ def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> For
             painted = ground * (1 + offset / middle)
         else:
             painted = ground + offset
+        if keeps_fluid:
+            # Fluid and air under the brush stay dark.
+            dark = 0.5 * float(np.median(base[z][core]))
+            painted = ground + (painted - ground) * np.clip(gaussian(base[z], 0.8) / max(dark, 1.0) - 0.5, 0, 1)
         fade = np.clip(1 + signed_distance(core) / 14, 0, 1)
         alpha[z] = np.where(fade * weight > 0.02, fade * weight, 0)
         edited[z] = base[z] + np.where(alpha[z] > 0, fade, 0) * (painted - base[z])

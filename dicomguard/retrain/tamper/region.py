@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from dicomguard.retrain.tamper.filters import (
     close,
@@ -159,10 +160,27 @@ def through(shape: Mask, count: int, centre: int, rng: np.random.Generator) -> M
     return np.stack([shape & (depth > (1 - size) * deepest) if size > 0.25 else np.zeros_like(shape) for size in sizes])
 
 
-def clear_places(canvas: Canvas, z: int, clearance: float) -> Mask:
-    """H×W pixels of the head that are at least `clearance` pixels from its outline and from any lesion."""
-    free = canvas.head[z] & ~canvas.lesion[z]
-    return depth_inside(free) > clearance
+def clear_places(canvas: Canvas, z: int, radius: float, *, rind: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns where a footprint of this radius keeps off lesions and lies `rind` pixels under the scalp."""
+    free = depth_inside(canvas.head[z] & ~canvas.lesion[z]) > 0.75 * radius
+    rows, cols = np.nonzero(free & (depth_inside(canvas.head[z]) > 0.85 * radius + rind))
+    return rows, cols
+
+
+def _calmest(
+    canvas: Canvas, z: int, radius: float, places: tuple[NDArray[np.intp], NDArray[np.intp]], rng: np.random.Generator
+) -> tuple[int, int]:
+    """Of a few places drawn at random the one whose surroundings vary least: a forger avoids skull base and air."""
+    picks = rng.integers(places[0].size, size=int(rng.integers(1, 6)))
+    reach = max(3, int(1.3 * radius))
+
+    def restless(pick: np.int64) -> float:
+        row, col = int(places[0][pick]), int(places[1][pick])
+        around = canvas.pixels[z, max(0, row - reach) : row + reach : 2, max(0, col - reach) : col + reach : 2]
+        return float(around.std())
+
+    best = min(picks, key=restless)
+    return int(places[0][best]), int(places[1][best])
 
 
 def put(shape: Mask, canvas: Canvas, row: int, col: int) -> Mask:
@@ -189,12 +207,13 @@ def on_healthy(
     if shape is None:
         shape, outline = stamp(random_radius(canvas, centre, rng), rng)
     radius = float(np.sqrt(max(1, shape.sum()) / np.pi))
-    places = clear_places(canvas, centre, 0.75 * radius)
-    rows, cols = np.nonzero(places)
-    if rows.size == 0:
+    # Scalp and skull are about a sixth of the head's radius; now and then an edit lies against them.
+    rind = head_radius(canvas, centre) * float(rng.choice([0.17, 0.05], p=[0.88, 0.12]))
+    places = clear_places(canvas, centre, radius, rind=rind)
+    if places[0].size == 0:
         return None
-    pick = int(rng.integers(rows.size))
-    plane = put(shape, canvas, int(rows[pick]), int(cols[pick])) & canvas.head[centre]
+    row, col = _calmest(canvas, centre, radius, places, rng)
+    plane = put(shape, canvas, row, col) & canvas.head[centre]
     core = through(plane, count, centre, rng) & canvas.head
     return crop(core, margin=margin, outline=outline, centre=centre)
 

@@ -44,7 +44,7 @@ def sample(plane: Pixels, rows: Pixels, cols: Pixels, method: str) -> Pixels:
     parts = [
         remap(plane, rows + dr * quarter, cols + dc * quarter, cv2.INTER_LINEAR) for dr in (-1, 1) for dc in (-1, 1)
     ]
-    return float32(sum(parts)) / 4
+    return float32(np.mean(parts, axis=0))
 
 
 def affine_grid(

@@ -9,6 +9,7 @@ import numpy as np
 from dicomguard.retrain.tamper.blend import FEATHERS, feather
 from dicomguard.retrain.tamper.filters import (
     bilateral,
+    float32,
     gaussian,
     jpeg,
     median,
@@ -53,7 +54,7 @@ def _moved(plane: Pixels, way: str, amount: float, rng: np.random.Generator) -> 
         turn = float(rng.uniform(0, 2 * np.pi))
         reach = 0.3 + 3.5 * amount
         if rng.random() < 0.3:
-            down, right = int(round(reach * np.sin(turn))), int(round(reach * np.cos(turn)))
+            down, right = round(reach * float(np.sin(turn))), round(reach * float(np.cos(turn)))
             return np.roll(plane, (down or 1, right), (0, 1))
         return sample(
             plane, rows + np.float32(reach * np.sin(turn)), cols + np.float32(reach * np.cos(turn)), draw_method(rng)
@@ -98,13 +99,12 @@ def _altered(plane: Pixels, way: str, amount: float, region: Region, z: int, rng
         return median(plane, 3)
     if way == "gain":
         sign = 1 if rng.random() < 0.5 else -1
-        return plane * np.float32(1 + sign * (0.02 + 0.1 * amount)) + np.float32(rng.normal(0, 0.02) * span)
+        return float32(plane * (1 + sign * (0.02 + 0.1 * amount)) + rng.normal(0, 0.02) * span)
     if way == "jpeg":
         return jpeg(plane, int(95 - 35 * amount), low=low, high=high)
     if way == "gamma":
-        return (np.clip((plane - low) / span, 0, 1) ** np.float32(rng.uniform(0.8, 1.25)) * span + low).astype(
-            np.float32
-        )
+        power = float(rng.uniform(0.8, 1.25))
+        return float32(np.clip((plane - low) / span, 0, 1) ** power * span + low)
     smooth = gaussian(plane, 0.6 + 0.6 * amount)
     return smooth + grain(smooth, plane, core, draw_way(rng), float(rng.uniform(0.7, 1.2)), rng)
 
@@ -126,7 +126,7 @@ def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> For
     edited, alpha = base.copy(), np.zeros_like(base)
     for z in np.flatnonzero(region.core.any(axis=(1, 2))):
         # Geometry is the same in every slice; noise is not, or the grain would go straight through the volume.
-        chance = np.random.default_rng([seed, 0 if ways[0] in ("shift", "turn", "elastic") else z])
+        chance = np.random.default_rng([seed, 0 if ways[0] in ("shift", "turn", "elastic") else int(z)])
         other = base[z]
         for way, amount in zip(ways, amounts, strict=True):
             other = _altered(other, way, amount, region, int(z), chance)

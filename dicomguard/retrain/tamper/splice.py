@@ -36,8 +36,7 @@ def lesion_content(
     region = on_healthy(canvas, rng, shape=wide)
     if region is None:
         return None
-    rows, cols = np.nonzero(region.core[region.centre])
-    if rows.size < 0.5 * wide.sum():
+    if region.core[region.centre].sum() < 0.5 * wide.sum():
         return None
     centre = centre_of(region)
     content = to_scale(
