@@ -74,6 +74,9 @@ REASONS = {
     "conflict copy": "other copy of an instance in conflict",
 }
 
+# Sequence groups of the calibration.
+SEQUENCES = {"flair": "FLAIR", "t1": "T1", "t1c": "T1 with contrast", "t2": "T2", "ct": "CT"}
+
 TEXTS = {
     "real": (
         "A region that looks like a brain tumor was found on {place} ({id}{size}). No sign of forgery was found in it."
@@ -158,7 +161,7 @@ TEXTS = {
         "{series} gives no position in the patient (no Frame of Reference), so its regions are outlined here "
         "but there is no segmentation."
     ),
-    "extent": "{series}: {analysed} of {total} slices analysed ({reason}).",
+    "extent": "{series}: {analysed} of {total} slices analysed. {reason}.",
     "use": "Research use only. Not for diagnosis. Made by a program, not checked by a person.",
     "model": "Model {id}, operating point {point}.",
     "slice": "slice",
@@ -179,5 +182,5 @@ TEXTS = {
     "unknown_reason": "no reason was recorded",
     "head": "head",
     "highest": "the region with the highest forgery score",
-    "only_real": "the largest region",
+    "highest_tumor": "the region with the highest tumor score",
 }

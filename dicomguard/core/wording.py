@@ -148,7 +148,7 @@ def _found(verdict: Verdict, places: "_Places") -> list[str]:
     ]
     if len(verdict.findings) > 1:
         listed = ", ".join(segment_label(item.id, item.category) for item in verdict.findings)
-        reason = english.TEXTS["only_real" if category == "real" else "highest"]
+        reason = english.TEXTS["highest_tumor" if category == "real" else "highest"]
         parts.append(_text("several", count=len(verdict.findings), list=listed, headline=reason))
     return parts
 
@@ -182,10 +182,10 @@ def _size(finding: Finding) -> str:
 
 
 def _reason(verdict: Verdict) -> str:
-    """Why nothing was analysed: the distinct reasons of series, else of slices, in order."""
-    of_series = [item.reason.rstrip(". ") for item in verdict.series if not item.analysed and item.reason]
+    """Why nothing was analysed: the distinct reasons of slices, else of series, in order."""
     of_slices = [english.REASONS.get(item.reason, item.reason) for item in verdict.slices if item.reason]
-    distinct = list(dict.fromkeys(of_series or of_slices)) or [english.TEXTS["unknown_reason"]]
+    of_series = [item.reason.rstrip(". ") for item in verdict.series if not item.analysed and item.reason]
+    distinct = list(dict.fromkeys(of_slices or of_series)) or [english.TEXTS["unknown_reason"]]
     return "; ".join(distinct[:_MOST_STRETCHES])
 
 
@@ -234,7 +234,7 @@ def _extent(verdict: Verdict, places: "_Places") -> tuple[str, ...]:
             series=_capital(places.series_name(item.series_instance_uid)),
             analysed=item.slices_analysed,
             total=item.slices_total,
-            reason=item.reason.rstrip(". ") or english.TEXTS["unknown_reason"],
+            reason=_capital(item.reason.rstrip(". ")) or english.TEXTS["unknown_reason"],
         )
         for item in verdict.series
     )
@@ -245,7 +245,7 @@ def _scope(verdict: Verdict, places: "_Places") -> str:
     validated = " ".join(
         [
             _listed(scope.modalities),
-            _listed([item.upper() if len(item) <= 3 else item for item in scope.sequences]),
+            _listed([english.SEQUENCES.get(item, item) for item in scope.sequences]),
             f"of the {_listed([item.lower() for item in scope.body_parts]) or english.TEXTS['head']}",
         ]
     ).replace("  ", " ")
@@ -386,7 +386,9 @@ def _stretches(numbers: Sequence[int]) -> str:
         else:
             runs.append((number, number))
     to = english.TEXTS["to"]
-    words = [f"{a}" if a == b else f"{a} {to} {b}" if b > a + 1 else f"{a}, {b}" for a, b in runs[:_MOST_STRETCHES]]
+    words = []
+    for a, b in runs[:_MOST_STRETCHES]:
+        words += [f"{a} {to} {b}"] if b > a + 1 else [f"{number}" for number in range(a, b + 1)]
     rest = sum(b - a + 1 for a, b in runs[_MOST_STRETCHES:])
     return _listed([*words, _text("more", count=rest)] if rest else words)
 

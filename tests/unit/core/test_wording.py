@@ -1,0 +1,259 @@
+"""The sentences: whole texts as a reader sees them, limits on length, words that are never used."""
+
+import re
+import string
+from dataclasses import replace
+
+import pytest
+from pydicom.dataset import Dataset
+
+from dicomguard.core import english, wording
+from dicomguard.core.verdict import Predecessor, Verdict
+from dicomguard.errors import Broken
+from tests.sr_cases import Case, Spot, case, frames, identical_pixels, single_frame
+
+TABLES = {"PIXEL": english.PIXEL, "FILES": english.FILES, "TEXTS": english.TEXTS, "REASONS": english.REASONS}
+
+
+def texts(made: Case, earlier: Verdict | None = None) -> wording.Texts:
+    return wording.compose(made.verdict, made.manifest, earlier)
+
+
+def source(count: int = 20) -> list[tuple[Dataset, int | None]]:
+    return frames(single_frame(count))
+
+
+# ---- whole texts --------------------------------------------------------------------------------------------------
+
+
+def test_real() -> None:
+    assert texts(case("real", [source()], [Spot(category="real", places=range(7, 14), p_forged=0.04)])).summary == (
+        "A region that looks like a brain tumor was found on slices 8 to 14 of series 3 (F1, about 9.5 ml). "
+        "No sign of forgery was found in it. Forgery score 0.04; alert threshold 0.62. All 20 slices were analysed. "
+        "A careful forgery of a kind the program has not met can be missed. "
+        "No action follows from this report; please read the images as usual."
+    )
+
+
+def test_absent() -> None:
+    assert texts(case("absent", [source()])).summary == (
+        "No tumor-like region and no sign of forgery were found on slices 1 to 20 of series 3. "
+        "Forgery score 0.03; alert threshold 0.62. All 20 slices were analysed. "
+        "This does not exclude a tumor: the program looks for forgeries and sees only brain tumors of the kinds it was "
+        "trained on. No action follows from this report; please read the images as usual."
+    )
+
+
+def test_added() -> None:
+    made = texts(case("added", [source()], [Spot(category="added", places=range(7, 14))]))
+    assert made.summary == (
+        "The region F1 on slices 8 to 14 of series 3 (about 9.5 ml) looks like a tumor, but its pixels do not fit the "
+        "rest of the scan: noise inside is 38 % below tissue of equal brightness. This is consistent with a tumor that "
+        "was added to the images. Forgery score 0.93; none of 100 authentic studies scored as high; at this threshold "
+        "2 of 100 authentic studies were flagged (95 % upper bound 6.2 %). All 20 slices were analysed. "
+        "Denoising, stitching or a burned-in overlay can look alike. "
+        "Please do not rely on this region before comparing it with the images on the scanner or in the modality's own "
+        "archive, and tell the PACS administrator. Other regions and slices were judged separately."
+    )
+    assert made.findings == {"F1": ("Noise inside is 38 % below tissue of equal brightness.",)}
+
+
+def test_removed_with_partial_coverage() -> None:
+    made = case(
+        "removed",
+        [source(24)],
+        [Spot(category="removed", places=range(5, 10), p_forged=0.81, touches_skipped=True)],
+        skipped={(0, 0): "no head", (0, 1): "no head", (0, 16): "undecodable", (0, 23): "too small"},
+    )
+    made = replace(made, verdict=replace(made.verdict, score=replace(made.verdict.score, authentic_rank=None)))
+    said = texts(made)
+    assert said.summary.startswith(
+        "On slices 6 to 10 of series 3 the region F1 (about 9.5 ml) shows no tumor, but its pixels do not fit the rest "
+        "of the scan: its texture repeats another place of the same slice. This is consistent with a tumor that was "
+        "removed from the images. Forgery score 0.81; alert threshold 0.62; at this threshold 2 of 100"
+    )
+    assert "20 of 24 slices were analysed. Not looked at: series 3: slices 1 and 2 (no head); " in said.summary
+    assert "series 3: slice 17 (could not be decoded); series 3: slice 24 (too few pixels)." in said.summary
+    assert said.not_looked_at.endswith("A forgery there would not be seen.")
+    assert said.touches_skipped == {"F1": "The region F1 reaches a slice that was not analysed; it may go on there."}
+    assert said.next_step.startswith("Please compare with the images on the scanner, with earlier studies")
+
+
+def test_not_analysable() -> None:
+    said = texts(case("not_analysable", [source(3)]))
+    assert said.summary == (
+        "The images could not be analysed: could not be decoded. Nothing can be said about their authenticity. "
+        "This is neither good nor bad news. Please read the images as if this report did not exist."
+    )
+    assert said.not_looked_at == ""
+
+
+def test_several() -> None:
+    spots = [
+        Spot(category="added", places=[1, 2]),
+        Spot(category="removed", places=[4], centre=(8, 8), radius=4, p_forged=0.7),
+        Spot(category="real", places=[5], centre=(30, 8), radius=4, p_forged=0.1),
+    ]
+    assert (
+        "3 regions: F1 added, signs of forgery, F2 removed, signs of forgery, F3 real, no sign of forgery. "
+        "The result in the title is that of the region with the highest forgery score; each region is described on its "
+        "own."
+    ) in texts(case("added", [source(8)], spots)).summary
+    real = [replace(spots[2], centre=(20, 18)), spots[2]]
+    assert "that of the region with the highest tumor score" in texts(case("real", [source(8)], real)).summary
+
+
+def test_outside_scope() -> None:
+    said = texts(case("absent", [source(4)], outside=True))
+    assert said.scope == (
+        "Outside the validated scope: the program was validated for MR FLAIR and T1 with contrast of the head; "
+        "series 3: modality CT. The scores have no known error rate here."
+    )
+    assert said.scope in said.summary
+
+
+def test_evidence_of_the_files() -> None:
+    headers = single_frame(12)
+    said = texts(case("absent", [frames(headers)], evidence=[identical_pixels([headers[6], headers[11]])]))
+    assert said.evidence == (
+        "Slices 7 and 12 of series 3 hold identical pixels under different identifiers. This finding comes from the "
+        "files, not from the image analysis, and did not change the score; it was seen in 0 of 180 authentic studies.",
+    )
+
+
+def test_conflict_and_two_patients() -> None:
+    made = case("absent", [source(4)], conflict=True)
+    made = replace(made, manifest=replace(made.manifest, patient_ids=2))
+    assert texts(made).conflicts == (
+        "2 copies of slice 1 of series 3 with different pixels arrived under one identifier, "
+        "at 24 Nov 2026 00:10 UTC from sender aaaaaaaa and at 24 Nov 2026 00:11 UTC from sender bbbbbbbb. "
+        "The one of 24 Nov 2026 00:10 UTC was analysed; all are kept. Only one of them can be what the scanner made.",
+        "The study carries 2 different Patient IDs; this report carries that of the first analysed instance.",
+    )
+
+
+def test_revision() -> None:
+    before = case("absent", [source(20)], created="2026-11-24T00:12:00+00:00")
+    predecessor = Predecessor(
+        verdict_sha256=before.verdict.sha256,
+        revision=1,
+        sr_sop_instance_uid="1.2",
+        sr_sop_class_uid="1.3",
+        sr_series_instance_uid="1.4",
+    )
+    after = case("added", [source(24)], [Spot(category="added", places=[21])], revision=2, predecessor=predecessor)
+    said = texts(after, before.verdict)
+    assert said.revision == (
+        "This is report 2. It replaces report 1 of 24 Nov 2026 00:12 UTC because 4 more slices arrived. "
+        "Changed: result from 'no tumor, no sign of forgery' to 'tumor added, signs of forgery'."
+    )
+    assert said.summary.startswith(said.revision)
+    assert texts(after).revision == "This is report 2. It replaces report 1 because more slices arrived."
+    same = case("absent", [source(24)], revision=2, predecessor=predecessor)
+    assert texts(same, before.verdict).revision.endswith("The result is unchanged: 'no tumor, no sign of forgery'.")
+    assert texts(before).revision == ""
+
+
+# ---- places and sizes ---------------------------------------------------------------------------------------------
+
+
+def test_slices_without_numbers_and_frames() -> None:
+    def strip(ds: Dataset) -> None:
+        del ds.InstanceNumber, ds.SeriesNumber
+
+    bare = single_frame(5, change=strip)
+    said = texts(case("real", [frames(bare)], [Spot(category="real", places=[0, 1, 3], p_forged=0.1)])).summary
+    assert "on slices 1, 2 and 4 (counted along the stack) of a series without number (F1" in said
+    one = single_frame(1)[0]
+    made = case("absent", [[(one, frame) for frame in (1, 2, 3)]])
+    assert "found on frames 1 to 3 of series 3." in texts(made).summary
+    assert wording.slice_name((str(one.SOPInstanceUID), 2), made.manifest) == "frame 2 of series 3"
+
+
+def test_two_series() -> None:
+    stacks = [frames(single_frame(3, series=3)), frames(single_frame(2, series=5))]
+    said = texts(case("absent", stacks, skipped={(1, 0): "localiser", (1, 1): "localiser"}))
+    assert "Not looked at: all of series 5 (2 slices: localiser)." in said.summary
+    assert said.extent[1].startswith("Series 5: 0 of 2 slices analysed. ")
+    both = texts(case("absent", stacks)).summary
+    assert "found on slices 1 to 3 of series 3 and slices 1 and 2 of series 5." in both
+
+
+def test_many_stretches_are_counted() -> None:
+    made = case("absent", [source(30)], skipped={(0, place): "no head" for place in range(0, 30, 2)})
+    assert "slices 1, 3, 5, 7, 9, 11 and 9 more (no head)" in texts(made).not_looked_at
+
+
+@pytest.mark.parametrize(
+    ("volume_mm3", "words"),
+    [
+        (9505.4, "about 9.5 ml"),
+        (9960.0, "about 10 ml"),
+        (123456.0, "about 120 ml"),
+        (42317.0, "about 42 ml"),
+        (231.0, "about 0.23 ml"),
+        (0.0, "about 23 mm across"),
+    ],
+)
+def test_two_significant_digits(volume_mm3: float, words: str) -> None:
+    made = case("real", [source(4)], [Spot(category="real", places=[1], p_forged=0.1)])
+    finding = replace(made.verdict.findings[0], volume_mm3=volume_mm3)
+    assert f"(F1, {words})" in texts(replace(made, verdict=replace(made.verdict, findings=(finding,)))).summary
+    bare = replace(finding, volume_mm3=0.0, extent_mm=0.0)
+    assert "(F1)." in texts(replace(made, verdict=replace(made.verdict, findings=(bare,)))).summary
+
+
+# ---- rules for all sentences --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_length_and_forbidden_words(table: str) -> None:
+    for key, template in TABLES[table].items():
+        assert len(template) <= 320, key
+        assert not re.search(r"\bprove|fake|\bguarantee|\bcertain|diagnos|manipulat|\bcriminal", template, re.I) or (
+            key == "use" and "Not for diagnosis" in template
+        ), key
+        assert template == template.strip() or key == "by_place", key
+
+
+def test_negative_results_promise_nothing() -> None:
+    for key in ("real", "absent", "limits_real", "limits_absent", "next_real", "next_absent", "score_alert"):
+        assert not re.search(r"\b(normal|clean|authentic|safe|genuine)\b", english.TEXTS[key], re.I), key
+
+
+def test_answers_are_the_plain_words() -> None:
+    assert [wording.answer(key) for key in ("real", "absent", "added", "removed", "not_analysable")] == [
+        "Brain Tumor Detected (Real)",
+        "No Tumor Detected",
+        "Tumor Added (Deepfake)",
+        "Tumor Removed (Deepfake)",
+        "Not Analysable",
+    ]
+    # The word of the page stays out of every report.
+    assert "fake" not in " ".join(value for table in TABLES.values() for value in table.values()).lower()
+
+
+@pytest.mark.parametrize("key", [*english.PIXEL, *english.FILES])
+def test_every_evidence_sentence_renders(key: str) -> None:
+    template = {**english.PIXEL, **english.FILES}[key]
+    names = {name for _, name, _, _ in string.Formatter().parse(template) if name}
+    parameters = {name: "Software Versions" if name in ("attribute", "channel") else 12.3 for name in names}
+    said = wording.sentence(key, parameters, slices="slices 3 and 4 of series 2")
+    assert said[0].isupper() and said.endswith(".") and "{" not in said and len(said) <= 200
+
+
+def test_unknown_key_or_missing_parameter_is_broken() -> None:
+    with pytest.raises(Broken, match="no sentence with the key"):
+        wording.sentence("nothing", {})
+    with pytest.raises(Broken, match="lacks or cannot print"):
+        wording.sentence("noise_below", {})
+    with pytest.raises(Broken, match="not in the manifest"):
+        wording.slice_name(("9.9", None), case("absent", [source(2)]).manifest)
+
+
+def test_labels_fit_a_segment() -> None:
+    assert [wording.segment_label("F12", key) for key in ("real", "added", "removed")] == [
+        "F12 real, no sign of forgery",
+        "F12 added, signs of forgery",
+        "F12 removed, signs of forgery",
+    ]
