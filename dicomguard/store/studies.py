@@ -436,6 +436,12 @@ def find(tx: Tx, study_instance_uid: str) -> str | None:
     return tx.execute(select(study.c.study_key).where(study.c.study_uid == study_instance_uid)).scalar()
 
 
+def first_instance(tx: Tx, study_key: str) -> Instance | None:
+    """The first stored instance of a study, also before its first revision."""
+    found = tx.execute(_current_instances(study_key).limit(1)).first()
+    return None if found is None else read_instance(found)
+
+
 def counts(tx: Tx) -> dict[str, int]:
     """How many studies are in each state."""
     rows = tx.execute(
