@@ -18,11 +18,8 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicomguard.core.instance import FrameGeometry, Header
+from dicomguard.core.uid import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomguard.errors import Refused
-
-# PS3.7 Annex D.3.3.2: derived once, a UUID of ours under 2.25.
-IMPLEMENTATION_CLASS_UID = "2.25.229941133946210692209656373389698051348"
-IMPLEMENTATION_VERSION_NAME = "DICOMGUARD_01"
 
 # What pydicom raises on damaged input, from its readers and its value converters.
 PARSE_ERRORS = (

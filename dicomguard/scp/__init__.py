@@ -1,0 +1,4 @@
+"""The receiver: C-ECHO and C-STORE as SCP. It knows neither pixels, verdicts nor work.
+
+On pynetdicom's acceptor; everything of that stays inside this room.
+"""

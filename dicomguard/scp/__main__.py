@@ -1,0 +1,29 @@
+"""`python -m dicomguard.scp --config FILE`: the receiver process."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dicomguard.scp import slim
+
+
+def main() -> int:
+    """Bar the decoders, read the configuration, serve."""
+    slim.bar_decoders()
+    # Only now: the imports below reach pydicom.
+    from dicomguard import config
+    from dicomguard.errors import DicomguardError
+    from dicomguard.scp import process
+
+    parser = argparse.ArgumentParser(prog="python -m dicomguard.scp", description="Receive DICOM instances by C-STORE.")
+    parser.add_argument("--config", type=Path, default=None, help="configuration file (dicomguard.toml)")
+    arguments = parser.parse_args()
+    try:
+        return process.run(config.load(arguments.config))
+    except DicomguardError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

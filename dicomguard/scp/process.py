@@ -1,0 +1,122 @@
+"""The receiver's process: open the store and the port, give signs of life, end in order on SIGTERM."""
+
+import logging
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from dicomguard import log
+from dicomguard.clock import SystemClock
+from dicomguard.config import LOOPBACK, Config
+from dicomguard.core import uid
+from dicomguard.errors import Unavailable
+from dicomguard.scp.server import Bounds, Receiver
+from dicomguard.store import associations, executors
+from dicomguard.store.db import Limits, Store, open_store
+from dicomguard.store.files import INCOMING, remove_leftovers
+
+_LOG = log.get("scp")
+HEARTBEAT_S = 2.0
+LEASE_S = 10.0
+# Temporary files of a dead process; younger ones may belong to a living one.
+_LEFTOVER = timedelta(hours=1)
+_STOP_PATIENCE_S = 10.0
+
+
+def run(config: Config) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status."""
+    log.configure(config.node.log_level)
+    # pydicom's warnings quote values; as log records they lose their text.
+    logging.captureWarnings(True)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    store = open_store(
+        config.node.state,
+        config.database_url,
+        SystemClock(),
+        limits=Limits(
+            low_bytes=config.storage.low_bytes,
+            stop_bytes=config.storage.stop_bytes,
+            max_instance_bytes=config.receive.max_instance_bytes,
+            max_quarantine_bytes=config.storage.quarantine_bytes,
+        ),
+        device_uid=uid.device(config.node.name),
+    )
+    process = f"receiver-{secrets.token_hex(8)}"
+    with _spool(store, process):
+        return _serve(config, store, process, stop)
+
+
+def _serve(config: Config, store: Store, process: str, stop: threading.Event) -> int:
+    remove_leftovers(store.root, older_than=(store.clock.now() - _LEFTOVER).timestamp())
+    receiver = Receiver(
+        store,
+        process=process,
+        ae_title=config.node.ae_title,
+        peers=config.peers,
+        bounds=Bounds(
+            max_associations=config.receive.max_associations,
+            max_pdu_bytes=config.receive.max_pdu_bytes,
+            idle_s=config.receive.idle_s,
+            warn_of_conflict=config.receive.conflict_warning,
+        ),
+    )
+    host = config.node.host if config.peers or config.node.host in LOOPBACK else LOOPBACK[0]
+    alive = _beat(store, process, config.node.name)
+    port = receiver.open(host, config.node.port)
+    _LOG.event("receiver.opened", host=host, port=port, ae=config.node.ae_title, count=len(config.peers))
+    stopped = False
+    while alive and not stop.wait(HEARTBEAT_S):
+        alive = _beat(store, process, config.node.name)
+        if store.space.stopped is not stopped:
+            stopped = store.space.stopped
+            _LOG.warning("reception.stopped" if stopped else "reception.resumed", free_bytes=store.space.free_bytes)
+    receiver.close(patience_s=_STOP_PATIENCE_S)
+    _retire(store, process)
+    store.close()
+    _LOG.event("receiver.stopped", reason="asked to" if alive else "its lease was taken away")
+    return 0 if alive else Unavailable.exit_status
+
+
+def _beat(store: Store, process: str, node: str) -> bool:
+    """Renew the lease and close what dead receivers left open; a database that is away is waited for."""
+    try:
+        with store.begin() as tx:
+            now = store.clock.now()
+            alive = executors.beat(tx, process, node, now, now + timedelta(seconds=LEASE_S), role="receiver")
+            lost = associations.close_lost(tx, now)
+    except Unavailable as error:
+        _LOG.warning("heartbeat.missed", reason=str(error))
+        return True
+    if lost:
+        _LOG.warning("association.lost", count=lost)
+    return alive
+
+
+def _retire(store: Store, process: str) -> None:
+    try:
+        with store.begin() as tx:
+            executors.retire(tx, process)
+    except Unavailable as error:
+        _LOG.warning("heartbeat.missed", reason=str(error))
+
+
+@contextmanager
+def _spool(store: Store, process: str) -> Iterator[None]:
+    """A folder of this process in the store for datasets that are still arriving.
+
+    pynetdicom puts them where `tempfile` says, and leaves those of aborted transfers there.
+    """
+    spool = store.root / INCOMING / process
+    spool.mkdir(mode=0o700, parents=True)
+    tempfile.tempdir = str(spool)
+    try:
+        yield
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
