@@ -1,4 +1,4 @@
-"""Status words of C-STORE and C-ECHO (PS3.7 Annex C, PS3.4 Table B.2-1): a name, a sentence, the family of remedy."""
+"""Status words of C-STORE and C-ECHO (PS3.7 Annex C, PS3.4 Table B.2-1): name, sentence, family of remedy."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -214,12 +214,6 @@ def instances(tx: Tx, study_key: str, number: int) -> list[Instance]:
     return [read_instance(row) for row in rows]
 
 
-def first_instance(tx: Tx, study_key: str) -> Instance | None:
-    """The first stored instance of a study, also before its first revision."""
-    row = tx.execute(_current_instances(study_key).limit(1)).first()
-    return None if row is None else read_instance(row)
-
-
 def patient_ids(tx: Tx, study_key: str, number: int) -> int:
     """How many different Patient IDs the instances of a revision carry; more than one is said in the report."""
     return tx.execute(
