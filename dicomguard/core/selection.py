@@ -21,6 +21,9 @@ Action = Literal["analyse", "skip"]
 # Words of results.md section 1 for the slices of a series that is left out as a whole.
 SkipReason = Literal["", "localiser", "derived", "no head"]
 
+# Rule of objects that are no images and have no slices.
+NO_IMAGE = "no image"
+
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _MR_CLASSES = ("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1")
 _CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1")
@@ -157,7 +160,7 @@ def decide(series: Sequence[Header], *, rules: Sequence[Rule], calling_ae: str, 
     where: Scope = "outside" if reasons else "inside"
     if not _is_image(first):
         kind = _NO_IMAGE.get(first.modality, "an object without pixels")
-        return _left(_Left("no image", f"It is {kind}, not an image.", ""), where, reasons, sequence)
+        return _left(_Left(NO_IMAGE, f"It is {kind}, not an image.", ""), where, reasons, sequence)
     for rule in rules:
         if not _matches(rule, first, calling_ae):
             continue

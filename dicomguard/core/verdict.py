@@ -4,6 +4,7 @@ An impossible verdict is refused at construction. No patient name, id, birth dat
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
@@ -13,12 +14,13 @@ from dicomguard.core.finding import (
     Evidence,
     FalseAlarms,
     Finding,
+    FindingCategory,
     FindingSlice,
     Rank,
     Sentence,
     SliceRef,
 )
-from dicomguard.core.study import GeometryKind, OpenedBecause, Scope
+from dicomguard.core.study import GeometryKind, Manifest, OpenedBecause, Scope, SeriesPlan
 from dicomguard.errors import Broken
 
 SCHEMA = "dicomguard.verdict/1"
@@ -216,6 +218,127 @@ class Verdict:
         if schema != SCHEMA:
             raise Broken(f'The verdict has schema "{schema}", not "{SCHEMA}". Use the version that wrote it.')
         return _verdict(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A linked region before it has a category: two calibrated probabilities."""
+
+    p_forged: float
+    p_tumor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The answer for a study, and which regions are reported."""
+
+    category: Category
+    # Place of the region in the input, and what it is; the headline first, then by score.
+    reported: tuple[tuple[int, FindingCategory], ...]
+
+
+def decide(regions: Sequence[Region], *, forgery: float, slices_analysed: int, point: OperatingPoint) -> Decision:
+    """The four answers (detection.md 1): forged beats real, the highest forgery score is the headline.
+
+    `forgery` is the study's calibrated score: it alone raises the alarm. A study under alarm has at least one forged
+    region, the one most likely forged; without an alarm no region is called forged.
+    """
+    if slices_analysed == 0:
+        return Decision(category="not_analysable", reported=())
+    alarm = forgery >= point.forgery and bool(regions)
+    most = max(range(len(regions)), key=lambda i: (regions[i].p_forged, -i)) if alarm else -1
+    forged: list[tuple[int, FindingCategory]] = []
+    real: list[tuple[int, FindingCategory]] = []
+    for index, region in enumerate(regions):
+        tumor = region.p_tumor >= point.tumor
+        if alarm and (index == most or region.p_forged >= point.forgery):
+            forged.append((index, "added" if tumor else "removed"))
+        elif tumor:
+            real.append((index, "real"))
+    forged.sort(key=lambda item: (-regions[item[0]].p_forged, item[0]))
+    real.sort(key=lambda item: (-regions[item[0]].p_tumor, item[0]))
+    if forged:
+        return Decision(category=forged[0][1], reported=(*forged, *real))
+    return Decision(category="real" if real else "absent", reported=tuple(real))
+
+
+def not_analysable(
+    manifest: Manifest,
+    reason: str,
+    *,
+    model: Model,
+    software: Software,
+    created: str,
+    predecessor: Predecessor | None = None,
+) -> Verdict:
+    """The verdict on a study that was not looked at, as after a child that died: no score, no finding.
+
+    `reason` is one of the words for a slice (results.md section 1), or another short phrase of that kind.
+    """
+    slices = tuple(
+        SliceReport(
+            series=plan.series_instance_uid,
+            sop_instance_uid=item.sop_instance_uid,
+            frame=item.frame,
+            position_mm=item.position_mm,
+            state="skipped",
+            reason=item.skipped or reason,
+            forgery=None,
+            pixel_sha256=None,
+        )
+        for plan in manifest.series
+        for item in plan.slices
+    )
+    return Verdict(
+        study=Study(
+            study_instance_uid=manifest.study_instance_uid,
+            revision=manifest.revision,
+            manifest_sha256=manifest.sha256,
+            predecessor=predecessor,
+            opened_because=manifest.opened_because,
+        ),
+        created=created,
+        software=software,
+        model=model,
+        category="not_analysable",
+        score=Score(forgery=None, tumor=None, authentic_rank=None),
+        headline_finding=None,
+        series=tuple(series_report(plan, slices_analysed=0, failed=reason) for plan in manifest.series),
+        slices=slices,
+        findings=(),
+        coverage=coverage(manifest, slices_analysed=0, head_area_share=0.0),
+        conflicts=(),
+    )
+
+
+def series_report(plan: SeriesPlan, *, slices_analysed: int, failed: str = "") -> SeriesReport:
+    """What the document says of one stack of a series; `failed` says why a chosen one was not looked at."""
+    chosen = plan.analysed and slices_analysed == 0
+    return SeriesReport(
+        series_instance_uid=plan.series_instance_uid,
+        modality=plan.modality,
+        description_hash=plan.description_hash,
+        frame_of_reference_uid=plan.frame_of_reference_uid,
+        analysed=slices_analysed > 0,
+        reason=f"It was chosen, but no slice could be analysed: {failed}." if chosen else plan.reason,
+        scope=plan.scope,
+        scope_reasons=plan.scope_reasons,
+        slices_total=len(plan.slices),
+        slices_analysed=slices_analysed,
+        geometry=Geometry(kind=plan.kind, spacing_mm=plan.spacing_mm, tilt_deg=plan.tilt_deg, stacks=plan.stacks),
+    )
+
+
+def coverage(manifest: Manifest, *, slices_analysed: int, head_area_share: float) -> Coverage:
+    """What was looked at of everything that has pixels; a series that a rule left out counts as not looked at."""
+    total = sum(len(plan.slices) for plan in manifest.series)
+    return Coverage(
+        slices_total=total,
+        slices_analysed=slices_analysed,
+        head_area_share=head_area_share,
+        complete=slices_analysed == total > 0,
+        outside_scope=any(plan.scope == "outside" for plan in manifest.series if plan.analysed),
+    )
 
 
 def _impossible(verdict: Verdict) -> list[str]:

@@ -1,0 +1,55 @@
+"""What a detector says of one stack of slices, as the study's assembly reads it. Values only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicomguard.core.finding import Sentence
+
+Plane: TypeAlias = NDArray[np.float32]
+Mask: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedRegion:
+    """One region, linked over slices of a stack."""
+
+    # Index of the slice → H×W.
+    masks: Mapping[int, Mask]
+    # Calibrated, 0…1.
+    p_forged: float
+    p_tumor: float
+    evidence: tuple[Sentence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedStack:
+    """One stack; tuples have one entry per slice."""
+
+    # Calibrated forgery score, 0…1; None where there is nothing to judge.
+    scores: tuple[float | None, ...]
+    # Why there is no score, a word of results.md section 1; "" where there is one.
+    skipped: tuple[str, ...]
+    # Pixels inside the head.
+    head_pixels: tuple[int, ...]
+    regions: tuple[JudgedRegion, ...]
+    # Of the whole stack, calibrated.
+    forgery: float
+    tumor: float
+
+
+class Judge(Protocol):
+    """A detector with its weights."""
+
+    def stack(
+        self,
+        slices: Sequence[Plane],
+        *,
+        positions_mm: Sequence[float | None],
+        spacing_mm: tuple[float, float] | None,
+    ) -> JudgedStack:
+        """Judge slices of one shape in order along the normal; spacing between rows, then between columns."""
+        ...

@@ -1,0 +1,168 @@
+"""Freezing: the kept copies of a study become the ordered list that one analysis covers.
+
+The manifest does not depend on the order of arrival. Nothing is dropped: a slice that is not analysed stays in the list
+with its reason (results.md section 1), so that coverage can be counted.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from dicomguard.core import geometry, selection
+from dicomguard.core.instance import FrameGeometry, Header, Instance
+from dicomguard.core.study import ConflictCopy, Manifest, OpenedBecause, SeriesPlan, SliceFile
+from dicomguard.core.verdict import ModelScope
+from dicomguard.errors import Refused
+
+# The deepest feature map of a smaller picture holds too few pixels.
+SMALLEST_SIDE = 96
+# Legacy and true multi-frame classes number their frames even when there is one.
+_MULTI_FRAME = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.2.1")
+# Limits that keep one study from using up the child; beyond them slices are listed as not looked at.
+MOST_SLICES = 20_000
+
+
+def freeze(
+    copies: Iterable[tuple[Header, Instance]],
+    *,
+    study_instance_uid: str,
+    revision: int,
+    opened_because: OpenedBecause,
+    calling_ae: str,
+    rules: Sequence[selection.Rule],
+    scope: ModelScope,
+    patient_ids: int = 1,
+) -> Manifest:
+    """List what the analysis of one revision may look at.
+
+    Raise `Refused` for a study with more frames than one analysis takes.
+    """
+    by_series: dict[str, list[tuple[Header, Instance]]] = defaultdict(list)
+    ordered = sorted(copies, key=lambda pair: (pair[1].sop_instance_uid, pair[1].ordinal, pair[1].sha256))
+    frames = sum(len(header.frames) for header, _ in ordered)
+    if frames > MOST_SLICES:
+        raise Refused(f"The study has {frames} frames, more than {MOST_SLICES}. Send its series one by one.")
+    for header, instance in ordered:
+        by_series[header.series_instance_uid].append((header, instance))
+    plans: list[SeriesPlan] = []
+    for uid in sorted(by_series, key=lambda uid: (_number(by_series[uid]), uid)):
+        plans += _plans(by_series[uid], calling_ae=calling_ae, rules=rules, scope=scope)
+    return Manifest(
+        study_instance_uid=study_instance_uid,
+        revision=revision,
+        opened_because=opened_because,
+        series=tuple(plans),
+        conflicts=_conflicts(ordered),
+        patient_ids=patient_ids,
+    )
+
+
+def hashed(text: str) -> str:
+    """Sixteen digits of the SHA-256 of a text that may name somebody; "" stays ""."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
+
+
+def _number(series: list[tuple[Header, Instance]]) -> int:
+    numbers = [header.series_number for header, _ in series if header.series_number is not None]
+    return min(numbers, default=1 << 31)
+
+
+def _plans(
+    series: list[tuple[Header, Instance]], *, calling_ae: str, rules: Sequence[selection.Rule], scope: ModelScope
+) -> list[SeriesPlan]:
+    headers = [header for header, _ in series]
+    choice = selection.decide(headers, rules=rules, calling_ae=calling_ae, scope=scope)
+    planes: list[geometry.Plane] = []
+    files: dict[str, SliceFile] = {}
+    sources: dict[str, Header] = {}
+    for header, instance in series:
+        if not header.has_pixels or choice.rule == selection.NO_IMAGE:
+            continue
+        for index, frame in enumerate(header.frames):
+            key = f"{instance.sop_instance_uid}/{index:06d}/{instance.ordinal}"
+            files[key] = _file(header, instance, index, choice)
+            sources[key] = header
+            planes.append(_plane(key, header, frame, index))
+    stacks = geometry.arrange(planes)
+    if not stacks:
+        return [_plan(headers[0], choice, None, (), 1)]
+    result = []
+    for stack in stacks:
+        slices = tuple(_at(files[placed.key], placed.position_mm) for placed in stack.planes)
+        result.append(_plan(sources[stack.planes[0].key], choice, stack, slices, len(stacks)))
+    return result
+
+
+def _plane(key: str, header: Header, frame: FrameGeometry, index: int) -> geometry.Plane:
+    return geometry.Plane(
+        key=key,
+        position_mm=frame.position_mm,
+        orientation=frame.orientation,
+        size=(header.rows, header.columns),
+        pixel_spacing_mm=frame.spacing_mm,
+        number=(header.instance_number or 0, index),
+        stack=frame.stack,
+    )
+
+
+def _file(header: Header, instance: Instance, index: int, choice: selection.Choice) -> SliceFile:
+    skipped: str = "" if choice.analysed else choice.skipped or "derived"
+    if not skipped and instance.ordinal > 0:
+        skipped = "conflict copy"
+    if not skipped and min(header.rows, header.columns) < SMALLEST_SIDE:
+        skipped = "too small"
+    return SliceFile(
+        sop_instance_uid=header.sop_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        frame=index + 1 if len(header.frames) > 1 or header.sop_class_uid in _MULTI_FRAME else None,
+        path=instance.path,
+        sha256=instance.sha256,
+        position_mm=None,
+        instance_number=header.instance_number,
+        skipped=skipped,
+    )
+
+
+def _at(file: SliceFile, position_mm: float | None) -> SliceFile:
+    # A ten-thousandth of a millimetre is finer than any scanner; more digits would make hashes depend on arithmetic.
+    return replace(file, position_mm=None if position_mm is None else round(position_mm, 4) + 0.0)
+
+
+def _plan(
+    header: Header, choice: selection.Choice, stack: geometry.Stack | None, slices: tuple[SliceFile, ...], stacks: int
+) -> SeriesPlan:
+    spacing = stack.spacing_mm if stack is not None else None
+    return SeriesPlan(
+        series_instance_uid=header.series_instance_uid,
+        series_number=header.series_number,
+        modality=header.modality,
+        description_hash=hashed(header.series_description),
+        frame_of_reference_uid=header.frame_of_reference_uid,
+        analysed=choice.analysed and any(not item.skipped for item in slices),
+        reason=choice.reason,
+        scope=choice.scope,
+        scope_reasons=choice.scope_reasons,
+        kind=stack.kind if stack is not None else "single",
+        spacing_mm=(round(spacing[0], 4), round(spacing[1], 4)) if spacing is not None else None,
+        tilt_deg=round(stack.tilt_deg, 2) if stack is not None else 0.0,
+        pixel_spacing_mm=stack.pixel_spacing_mm if stack is not None else None,
+        stacks=stacks,
+        slices=slices,
+        sequence=choice.sequence,
+    )
+
+
+def _conflicts(copies: list[tuple[Header, Instance]]) -> tuple[ConflictCopy, ...]:
+    disputed = {instance.sop_instance_uid for _, instance in copies if instance.ordinal > 0}
+    return tuple(
+        ConflictCopy(
+            sop_instance_uid=instance.sop_instance_uid,
+            sha256=instance.sha256,
+            received_at=instance.received_at.isoformat(timespec="seconds"),
+            calling_ae_hash=hashed(instance.calling_ae),
+            analysed=instance.ordinal == 0,
+        )
+        for _, instance in copies
+        if instance.sop_instance_uid in disputed
+    )
