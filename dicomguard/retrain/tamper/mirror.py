@@ -4,7 +4,8 @@ A real attacker would select the healthy side, flip it, nudge it into place and 
 matching the surroundings, as the eye does; on planes that have no symmetry (sagittal) there is no match and no forgery.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ from dicomguard.retrain.tamper.grain import regrain
 from dicomguard.retrain.tamper.region import Region, crop, for_removal, on_healthy
 from dicomguard.retrain.tamper.resample import draw_method, sample
 from dicomguard.retrain.tamper.splice import centre_of, settle
+
+_T = TypeVar("_T", np.float32, np.bool_)
 
 _LEAST_CORRELATION = 0.45
 
@@ -110,6 +113,37 @@ def _fitted(base: Pixels, content: Pixels, core: Mask) -> tuple[Pixels, Pixels]:
 
 def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> Forged | None:
     del donor
+    forged = _forge(canvas, rng)
+    if forged is not None:
+        return forged
+    # A plane may lie on its side: then the midline runs along a row.
+    forged = _forge(_on_its_side(canvas), rng)
+    if forged is None:
+        return None
+    return replace(
+        forged,
+        pixels=_transposed(forged.pixels),
+        twin=canvas.pixels,
+        mask=_transposed(forged.mask),
+        alpha=_transposed(forged.alpha),
+        lesion=_transposed(forged.lesion),
+    )
+
+
+def _transposed(stack: NDArray[_T]) -> NDArray[_T]:
+    return np.ascontiguousarray(stack.transpose(0, 2, 1))
+
+
+def _on_its_side(canvas: Canvas) -> Canvas:
+    return replace(
+        canvas,
+        pixels=_transposed(canvas.pixels),
+        lesion=_transposed(canvas.lesion),
+        head=_transposed(canvas.head),
+    )
+
+
+def _forge(canvas: Canvas, rng: np.random.Generator) -> Forged | None:
     adds = bool(canvas.lesion.any() and rng.random() < 0.3)
     if adds:
         region = _opposite(canvas, rng)

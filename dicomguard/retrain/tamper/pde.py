@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from dicomguard.retrain.tamper.blend import blend
-from dicomguard.retrain.tamper.filters import dilate, float32, gaussian
+from dicomguard.retrain.tamper.filters import dilate, float32, gaussian, signed_distance
 from dicomguard.retrain.tamper.finish import finish
 from dicomguard.retrain.tamper.forged import Canvas, Forged, Mask, Pixels
 from dicomguard.retrain.tamper.grain import regrain
@@ -35,12 +35,17 @@ def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> For
         return None
     how = str(rng.choice(_FILLS))
     radius = int(rng.integers(2, 7))
+    soften = float(rng.uniform(1.5, 5.0)) if how in ("telea", "navier-stokes") and rng.random() < 0.65 else 0.0
     base = region.of(canvas.pixels)
     filled = base.copy()
     for z in range(base.shape[0]):
         hole = dilate(region.core[z], 1)
         if hole.any() and not hole.all():
             filled[z] = _fill(base[z], hole, how, radius, rng)
+            if soften:
+                # A careful hand smooths away the streaks that a march from the outline leaves.
+                deep = np.clip(signed_distance(hole) / soften, 0, 1)
+                filled[z] += deep * (gaussian(filled[z], soften) - filled[z])
     grained, way = regrain(filled, base, region.core, rng)
     edited, alpha, seam = blend(
         base, grained, region.core, rng, ways=("gaussian", "inner", "smoothstep", "hard", "ragged")

@@ -146,7 +146,7 @@ def quilted_seam(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator)
     inside = (
         top >= 0 and left >= 0 and top + height <= source.pixels.shape[1] and left + width <= source.pixels.shape[2]
     )
-    if len(spots) == 0 or not inside or height > 90 or width > 90:
+    if len(spots) == 0 or not inside or height > 120 or width > 120:
         return None
     row, col = spots[int(rng.integers(len(spots)))] - np.array([height // 2, width // 2])
     where = (slice(int(row), int(row) + height), slice(int(col), int(col) + width))
@@ -154,7 +154,8 @@ def quilted_seam(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator)
     own = source.lesion[zs, top : top + height, left : left + width]
     if rng.random() < 0.5:
         piece, own = piece[:, ::-1], own[:, ::-1]
-    scale = float(np.median(before)) / max(1.0, float(np.median(piece[~own])))
+    here, there = canvas.pixels[z][canvas.head[z]], source.pixels[zs][source.head[zs]]
+    scale = float(np.median(here)) / max(1.0, float(np.median(there)) if there.size else 1.0)
     piece = piece * np.float32(np.clip(scale, 0.3, 3))
     footprint = _cut(np.abs(piece - before), overlap)
     return _close(
