@@ -120,7 +120,7 @@ class Delivery:
     destination: str
     # In sending order.
     items: tuple[Item, ...]
-    # Attempts made so far.
+    # Attempts made or overtaken so far; also the name of the next one.
     attempt: int = 0
     planned_at: datetime
     # None when it is over.
@@ -195,8 +195,17 @@ def retry(delivery: Delivery, *, now: datetime) -> Delivery:
         item if item.state in done else replace(item, state=State.WAITING, form=0, status=None, comment="")
         for item in delivery.items
     )
-    waiting = any(item.state is State.WAITING for item in items)
-    return replace(delivery, items=items, planned_at=now, next_at=now if waiting else None, comment="")
+    if not any(item.state is State.WAITING for item in items):
+        return delivery
+    return hasten(replace(delivery, items=items, planned_at=now, comment=""), now=now)
+
+
+def hasten(delivery: Delivery, *, now: datetime) -> Delivery:
+    """Try at once, for instance since the destination has just taken something else.
+
+    It counts as an attempt, so that the one that was put off finds itself overtaken.
+    """
+    return replace(delivery, attempt=delivery.attempt + 1, next_at=now)
 
 
 def _give_up(item: Item, backoff: Backoff) -> Item:

@@ -122,8 +122,9 @@ def test_a_person_may_start_again_what_failed_and_only_that() -> None:
     failed = after(after(fresh(SEG, SR), SEG=Event.STORED, SR=Event.FORM_REFUSED), SR=Event.FAILED)
     again = retry(failed, now=NOW)
     assert [(item.state, item.form) for item in again.items] == [(State.SENT, 0), (State.WAITING, 0)]
-    assert again.next_at == NOW
-    assert retry(after(fresh(SEG), SEG=Event.STORED), now=NOW).next_at is None
+    assert (again.next_at, again.attempt) == (NOW, failed.attempt + 1)
+    done = after(fresh(SEG), SEG=Event.STORED)
+    assert retry(done, now=NOW) == done
 
 
 @given(attempt=st.integers(0, 10_000), name=st.text(max_size=8))

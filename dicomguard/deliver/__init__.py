@@ -1,0 +1,1 @@
+"""The network as SCU: objects out, one answer each. It knows no database and no verdict."""

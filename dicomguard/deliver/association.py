@@ -1,0 +1,89 @@
+"""One association as requestor, and why it did not come about (PS3.8 9.3)."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+
+from dicomguard.core.delivery import Event
+from dicomguard.core.peer import Destination
+from dicomguard.dimse.ae import make_ae
+
+# A-ASSOCIATE-RJ, PS3.8 Table 9-21: (source, reason) → words.
+_REJECTIONS = {
+    (1, 1): "no reason given",
+    (1, 2): "application context not supported",
+    (1, 3): "our AE title is not known there",
+    (1, 7): "the called AE title is not theirs",
+    (2, 1): "no reason given",
+    (2, 2): "protocol version not supported",
+    (3, 1): "temporary congestion",
+    (3, 2): "local limit exceeded",
+}
+_PERMANENT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds; pynetdicom's own defaults are none for connecting, and 30 for an answer, short for a busy archive."""
+
+    connect_s: float = 10.0
+    answer_s: float = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAssociated:
+    """The peer was not reached or did not want us."""
+
+    # SILENT (try again) or REJECTED (a person has to act).
+    event: Event
+    sentence: str
+
+
+@contextmanager
+def associate(
+    destination: Destination, contexts: Sequence[PresentationContext], *, calling_ae: str, timeouts: Timeouts
+) -> Iterator[Association | NotAssociated]:
+    """An established association that is released at the end, or why there is none."""
+    ae: ApplicationEntity = make_ae(calling_ae)
+    ae.connection_timeout = ae.acse_timeout = timeouts.connect_s
+    ae.dimse_timeout = ae.network_timeout = timeouts.answer_s
+    association = ae.associate(
+        destination.host, destination.port, contexts=list(contexts), ae_title=destination.ae_title
+    )
+    if not association.is_established:
+        yield _refusal(association, destination)
+        return
+    try:
+        yield association
+        association.release()
+    finally:
+        # The threads of pynetdicom are not daemons: left alone they keep the process alive.
+        if association.is_established:
+            association.abort()
+
+
+def _refusal(association: Association, destination: Destination) -> NotAssociated:
+    name = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        why = _REJECTIONS.get((answer.result_source, answer.diagnostic), "reason not in the standard")
+        if answer.result == _PERMANENT:
+            return NotAssociated(
+                event=Event.REJECTED,
+                sentence=f"{name} rejected the association for good: {why}. Compare the AE titles on both sides.",
+            )
+        return NotAssociated(
+            event=Event.SILENT, sentence=f"{name} rejected the association for now: {why}. It is tried again."
+        )
+    if association.is_aborted and association.acceptor.primitive is not None:
+        # Accepted, but none of our presentation contexts: pynetdicom aborts by itself.
+        return NotAssociated(
+            event=Event.NO_CONTEXT, sentence=f"{name} accepts none of the SOP classes. Ask its administrator."
+        )
+    return NotAssociated(
+        event=Event.SILENT, sentence=f"{name} cannot be reached. Check the host, the port and the network."
+    )

@@ -1,0 +1,137 @@
+"""The worker process: `python -m dicomguard.flow --config FILE`; one or more, on any host with the store."""
+
+import argparse
+import signal
+import socket
+import sys
+import threading
+import zoneinfo
+from datetime import timedelta
+from pathlib import Path
+
+from dicomguard import __version__, config, log
+from dicomguard.clock import SystemClock
+from dicomguard.core import uid
+from dicomguard.core.completion import Patience
+from dicomguard.core.delivery import Backoff
+from dicomguard.deliver.association import Timeouts
+from dicomguard.errors import DicomguardError
+from dicomguard.flow import completion, delivery, study, sweep
+from dicomguard.flow.analysts import Analysts
+from dicomguard.flow.engine import Engine, lock_state, work_database
+from dicomguard.sr.build import NodeIdentity
+from dicomguard.store.db import Limits, Store, make_wal, open_store
+
+_GRACE_S = 5
+
+_log = log.get("flow")
+
+
+def run(settings: config.Config, stop: threading.Event) -> None:
+    """Work until `stop` is set."""
+    clock = SystemClock()
+    state = settings.node.state
+    store = open_store(
+        state,
+        settings.database_url,
+        clock,
+        limits=Limits(
+            low_bytes=settings.storage.low_bytes,
+            stop_bytes=settings.storage.stop_bytes,
+            max_instance_bytes=settings.receive.max_instance_bytes,
+            max_quarantine_bytes=settings.storage.quarantine_bytes,
+        ),
+        device_uid=uid.device(settings.node.name),
+    )
+    shared = settings.database_url.startswith("postgresql")
+    node = f"{settings.node.name}@{socket.gethostname()}" if shared else settings.node.name
+    # With SQLite one worker owns the folder; with PostgreSQL several hosts share it, one worker a name each.
+    with lock_state(state, name=f"worker-{uid.derive('worker', node)}" if shared else "worker"):
+        if not shared:
+            make_wal(state / "work.sqlite")
+        engine = Engine(
+            node=node,
+            database_url=work_database(state, settings.database_url),
+            studies_at_once=settings.analysis.children,
+        )
+        with Analysts(settings.analysis.children) as analysts:
+            _register(engine, store, clock, settings, analysts)
+            beat = sweep.Sweep(engine=engine, store=store, clock=clock, node=node, settings=_times(settings))
+            beat.begin()
+            engine.launch()
+            while not stop.wait(1.0):
+                beat.tick()
+            engine.close(_GRACE_S)
+            beat.end()
+
+
+def _register(engine: Engine, store: Store, clock: SystemClock, settings: config.Config, analysts: Analysts) -> None:
+    work = study.StudyWork(
+        store=store,
+        clock=clock,
+        settings=study.Settings(
+            node=NodeIdentity(
+                device_uid=uid.device(settings.node.name),
+                name=settings.node.name,
+                version=__version__,
+                timezone=zoneinfo.ZoneInfo(settings.node.timezone),
+            ),
+            rules=settings.rules,
+            routes=settings.routes,
+            destinations=settings.destinations,
+            weights=settings.analysis.weights,
+            device=settings.analysis.device,
+            threads=settings.analysis.threads,
+            deadline_s=settings.analysis.deadline_s,
+        ),
+        analyse=analysts.analyse,
+    )
+    engine.register(study.WORKFLOW, work.run)
+    sending = delivery.DeliveryWork(
+        store=store,
+        clock=clock,
+        settings=delivery.Settings(
+            calling_ae=settings.node.ae_title,
+            destinations={item.name: item for item in settings.destinations},
+            backoff=Backoff(
+                first=timedelta(seconds=settings.delivery.first_retry_s),
+                longest=timedelta(seconds=settings.delivery.longest_retry_s),
+                give_up=timedelta(seconds=settings.delivery.give_up_s),
+            ),
+            timeouts=Timeouts(connect_s=settings.delivery.connect_s, answer_s=settings.delivery.answer_s),
+        ),
+    )
+    engine.register(study.DELIVERY_WORKFLOW, sending.run)
+
+
+def _times(settings: config.Config) -> sweep.Settings:
+    return sweep.Settings(
+        completion=completion.Settings(
+            patience=Patience(
+                quiet=timedelta(seconds=settings.completion.quiet_s),
+                longest=timedelta(seconds=settings.completion.longest_s),
+            ),
+            association_hold=timedelta(seconds=settings.completion.assoc_hold_s),
+        )
+    )
+
+
+def main() -> None:
+    """Process entry."""
+    parser = argparse.ArgumentParser(prog="python -m dicomguard.flow", description=__doc__)
+    parser.add_argument("--config", type=Path, default=None, help="TOML file; else DICOMGUARD_CONFIG, else defaults")
+    arguments = parser.parse_args()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        settings = config.load(arguments.config)
+        log.configure(settings.node.log_level)
+        run(settings, stop)
+    except DicomguardError as error:
+        _log.error("worker.ended", reason=str(error))
+        sys.exit(error.exit_status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What the page and the command line may ask of the work. Only rows are written; the worker's sweep picks them up."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from dicomguard.clock import Clock, SystemClock
+from dicomguard.config import Config
+from dicomguard.core.delivery import retry
+from dicomguard.errors import Refused
+from dicomguard.flow.study import BEFORE_DELIVERY, FAILED, OPENED
+from dicomguard.store import audit, deliveries, runs, studies
+from dicomguard.store.db import Store, open_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueRow:
+    """One thing that is under way or waits for a person."""
+
+    study_key: str
+    revision: int
+    kind: Literal["study", "delivery"]
+    # State of the revision, or of the delivery.
+    state: str
+    # Name of the destination; "" for a study.
+    destination: str
+    attempts: int
+    next_at: datetime | None
+    message: str
+
+
+class Client:
+    """Asks, in the name of a person."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def force(self, study_key: str, by: str) -> None:
+        """Close the study now; one that was judged is judged again."""
+        with self._store.begin() as tx:
+            studies.force(tx, study_key, by, now=self._clock.now())
+            audit.append(tx, by, "study.forced", study_key, {}, now=self._clock.now())
+
+    def hold(self, study_key: str, on: bool, by: str) -> None:
+        """Keep the study from being closed, or let it go."""
+        with self._store.begin() as tx:
+            studies.hold(tx, study_key, on, by)
+            audit.append(tx, by, "study.held" if on else "study.freed", study_key, {}, now=self._clock.now())
+
+    def retry(self, study_key: str, by: str) -> None:
+        """Start again what failed: the work on the current revision, and every delivery that is not through."""
+        again = 0
+        with self._store.begin() as tx:
+            for revision in studies.revisions(tx, study_key)[-1:]:
+                reason = f"retried by {by}"
+                again += studies.advance(tx, study_key, revision.number, OPENED, from_=(FAILED,), reason=reason)
+            for delivery in deliveries.of_study(tx, study_key):
+                renewed = retry(delivery, now=self._clock.now())
+                if renewed != delivery:
+                    deliveries.save(tx, renewed)
+                    again += 1
+            if not again:
+                raise Refused(f"Nothing of study {study_key} has failed. To judge it again, force it.")
+            audit.append(tx, by, "study.retried", study_key, {"parts": again}, now=self._clock.now())
+
+    def start_retraining(self, by: str) -> str:
+        """Ask for a training run now; returns its key."""
+        now = self._clock.now()
+        with self._store.begin() as tx:
+            return runs.ask(tx, f"by-hand-{now:%Y%m%dT%H%M%SZ}", by=by, now=now).key
+
+    def queue(self) -> list[QueueRow]:
+        """Revisions in work or failed, then deliveries that wait or were refused; the oldest first."""
+        rows = []
+        with self._store.read() as tx:
+            for study_key, number in studies.in_state(tx, (*BEFORE_DELIVERY, FAILED)):
+                line = studies.row(tx, study_key)
+                rows.append(
+                    QueueRow(
+                        study_key=study_key,
+                        revision=number,
+                        kind="study",
+                        state=studies.state(tx, study_key, number) or "",
+                        destination="",
+                        attempts=0,
+                        next_at=None,
+                        message=line.reason if line is not None and line.revision == number else "",
+                    )
+                )
+            for delivery in deliveries.waiting(tx):
+                rows.append(
+                    QueueRow(
+                        study_key=delivery.study_key,
+                        revision=delivery.revision,
+                        kind="delivery",
+                        state=delivery.state.value,
+                        destination=delivery.destination,
+                        attempts=delivery.attempt,
+                        next_at=delivery.next_at,
+                        message=delivery.comment,
+                    )
+                )
+        return rows
+
+
+def open(config: Config) -> Client:
+    """A client on the node's database; only process entries have a configuration."""
+    clock = SystemClock()
+    return Client(open_store(config.node.state, config.database_url, clock), clock)

@@ -1,0 +1,107 @@
+"""What earlier steps and revisions left in the store, read back and verified."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import pydicom
+
+from dicomguard import part10
+from dicomguard.analyze import masks
+from dicomguard.core.job import AnalysisReport
+from dicomguard.core.study import Manifest
+from dicomguard.core.verdict import Predecessor, Verdict
+from dicomguard.errors import Broken
+from dicomguard.sr.build import Earlier, tracking_uids
+from dicomguard.store import results, studies
+from dicomguard.store.db import Store, Tx
+
+DELIVERING, DONE = "delivering", "done"
+
+Masks = Mapping[str, list[tuple[str, int | None, masks.Mask]]]
+T = TypeVar("T")
+
+
+def present(value: T | None, what: str) -> T:
+    """The value, which a finished step has kept; `Broken` when it is gone."""
+    if value is None:
+        raise Broken(f"The {what} of the revision is missing though its step is done. Open a new revision.")
+    return value
+
+
+def verified(path: Path, sha256: str) -> bytes:
+    """The bytes of a file whose hash was taken when it was written."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Broken(f"{path.name} differs from the hash taken when it was written. Analyse the study again.")
+    return content
+
+
+def read_report(report: AnalysisReport) -> tuple[Verdict, bytes | None]:
+    """Verdict and mask file of a finished job."""
+    verdict = Verdict.from_json(json.loads(verified(Path(report.verdict_path), report.verdict_sha256)))
+    if report.masks_path is None:
+        return verdict, None
+    return verdict, verified(Path(report.masks_path), present(report.masks_sha256, "hash of the masks"))
+
+
+def verdict(store: Store, study_key: str, number: int) -> tuple[Verdict, Path]:
+    """The verdict of a revision, and the folder that also holds its masks."""
+    with store.read() as tx:
+        kept = present(studies.kept_verdict(tx, study_key, number), "verdict")
+    path = store.root / kept.path
+    return Verdict.from_json(json.loads(verified(path, kept.sha256))), path.parent
+
+
+def dataset_heads(store: Store, manifest: Manifest) -> dict[str, pydicom.Dataset]:
+    """Datasets without pixels by SOP Instance UID; of several copies the one that counts."""
+    paths = {
+        item.sop_instance_uid: store.root / item.path
+        for plan in manifest.series
+        for item in sorted(plan.slices, key=lambda item: item.skipped != "conflict copy")
+    }
+    return {uid: part10.read_dataset_head(path) for uid, path in paths.items()}
+
+
+def unpacked_masks(folder: Path, verdict: Verdict, headers: Mapping[str, pydicom.Dataset]) -> Masks:
+    """Masks by finding; empty without findings."""
+    if verdict.masks is None:
+        return {}
+    content = verified(folder / "masks.npz", verdict.masks.sha256)
+    return masks.unpack(content, verdict.findings, lambda uid: (int(headers[uid].Rows), int(headers[uid].Columns)))
+
+
+def predecessor(tx: Tx, study_key: str, number: int) -> Predecessor | None:
+    """The last revision that began delivery; one that was cancelled before is never named."""
+    for earlier in reversed(studies.revisions(tx, study_key)):
+        if earlier.number >= number or studies.state(tx, study_key, earlier.number) not in (DELIVERING, DONE):
+            continue
+        kept = studies.kept_verdict(tx, study_key, earlier.number)
+        report = next((r for r in results.of_revision(tx, study_key, earlier.number) if r.kind == "SR"), None)
+        if kept is not None and report is not None:
+            return Predecessor(
+                verdict_sha256=kept.sha256,
+                revision=earlier.number,
+                sr_sop_instance_uid=report.sop_instance_uid,
+                sr_sop_class_uid=report.sop_class_uid,
+                sr_series_instance_uid=report.series_instance_uid,
+            )
+    return None
+
+
+def earlier(store: Store, study_key: str, number: int) -> Earlier | None:
+    """The revision that this one replaces, as `sr.build` wants it: regions that stay keep their tracking UID."""
+    with store.read() as tx:
+        named = predecessor(tx, study_key, number)
+        if named is None:
+            return None
+        manifest = present(studies.manifest(tx, study_key, named.revision), "manifest")
+        reports = [item for item in results.of_revision(tx, study_key, named.revision) if item.kind == "SR"]
+    old, folder = verdict(store, study_key, named.revision)
+    return Earlier(
+        verdict=old,
+        masks=unpacked_masks(folder, old, dataset_heads(store, manifest)),
+        tracking_uids=tracking_uids(pydicom.dcmread(results.bytes_path(store, reports[0]))),
+    )

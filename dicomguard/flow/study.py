@@ -1,0 +1,370 @@
+"""One revision of a study, from the frozen list to the deliveries: freeze, analyse, build, hand over.
+
+Each step looks for its own finished effect first, so it may run any number of times, here or in another process. What a
+step answers is small JSON; bulk lies in files whose hashes are in rows. An expected failure is an answer, not an
+exception: the workflow itself always ends well.
+"""
+
+import secrets
+import shutil
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from dicomguard import log, part10
+from dicomguard.analyze import client as analyze_client
+from dicomguard.analyze import weights
+from dicomguard.clock import Clock
+from dicomguard.core import freeze, routing
+from dicomguard.core.delivery import Delivery, Item
+from dicomguard.core.job import AnalysisJob, AnalysisReport
+from dicomguard.core.peer import Destination
+from dicomguard.core.result import ResultObject
+from dicomguard.core.selection import Rule
+from dicomguard.core.study import Manifest
+from dicomguard.core.verdict import Predecessor, Verdict, not_analysable
+from dicomguard.errors import Broken, Refused, Unavailable
+from dicomguard.flow import kept
+from dicomguard.flow.engine import DELIVER, STUDY, Engine
+from dicomguard.flow.kept import DELIVERING, DONE
+from dicomguard.sr import build as sr_build
+from dicomguard.store import deliveries, models, results, studies
+from dicomguard.store.db import Store, Tx
+from dicomguard.store.files import write_durably
+
+WORKFLOW = "study_v1"
+DELIVERY_WORKFLOW = "deliver_v1"
+# States of a revision, in order; `failed` waits for a person, `superseded` was overtaken by a later revision.
+# (`delivering`, `done`: see `kept`, which tells by them who began delivery).
+OPENED, ANALYSING, JUDGED, BUILT = "opened", "analysing", "judged", "built"
+FAILED, SUPERSEDED = "failed", "superseded"
+BEFORE_DELIVERY = (OPENED, ANALYSING, JUDGED, BUILT)
+BEGAN_DELIVERY = (DELIVERING, DONE)
+# A child that dies once may have met a full machine; twice it has met this study.
+CHILD_DEATHS = 2
+ATTEMPTS = 20
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 900.0
+_DIED = "the analysis stopped unexpectedly"
+
+_log = log.get("flow")
+
+
+class Analyse(Protocol):
+    """`Analysts.analyse`."""
+
+    def __call__(
+        self, job: AnalysisJob, *, on_progress: Callable[[int, int], None] | None, stop: Callable[[], bool] | None
+    ) -> AnalysisReport: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the configuration says about the work on a study."""
+
+    node: sr_build.NodeIdentity
+    rules: tuple[Rule, ...]
+    routes: tuple[routing.Route, ...]
+    destinations: tuple[Destination, ...]
+    # Overrides the approved and the shipped model.
+    weights: Path | None
+    device: str
+    threads: int
+    deadline_s: float
+
+
+class Superseded(Exception):
+    """A later revision of the study reports instead; this one ends without a word."""
+
+
+def workflow_id(study_key: str, number: int, attempt: int) -> str:
+    """`study/<study_key>/r<n>`, later attempts `…/a<k>`; our own keys only, since ids are logged."""
+    return f"study/{study_key}/r{number}" + (f"/a{attempt}" if attempt else "")
+
+
+def delivery_id(study_key: str, number: int, destination: str, attempt: int) -> str:
+    """One attempt of one delivery."""
+    return f"deliver/{study_key}/r{number}/{destination}/{attempt}"
+
+
+class StudyWork:
+    """The steps, with what they need."""
+
+    def __init__(self, *, store: Store, clock: Clock, settings: Settings, analyse: Analyse) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._analyse = analyse
+
+    def run(self, engine: Engine, study_key: str, number: int, attempt: int, poisoned: bool) -> dict[str, Any]:
+        """The workflow. `poisoned`: the process died again and again over this study, so its pixels stay closed."""
+        steps: tuple[tuple[str, Callable[[], dict[str, Any]]], ...] = (
+            ("freeze", lambda: self.freeze(study_key, number)),
+            ("analyse", lambda: self.analyse(study_key, number, poisoned=poisoned)),
+            ("build", lambda: self.build(study_key, number)),
+            ("hand_over", lambda: self.hand_over(study_key, number)),
+        )
+        answer: dict[str, Any] = {}
+        for name, step in steps:
+            answer = engine.step(name, guarded, name, step, study_key, number)
+            if answer["outcome"] == "done":
+                continue
+            if answer["outcome"] == "unavailable" and attempt + 1 < ATTEMPTS:
+                engine.enqueue(
+                    STUDY, WORKFLOW, study_key, number, attempt + 1, poisoned,
+                    workflow_id=workflow_id(study_key, number, attempt + 1), delay_s=pause_s(attempt),
+                )  # fmt: skip
+            elif answer["outcome"] != "superseded":
+                engine.step("fail", self.fail, study_key, number, answer["reason"])
+            return answer
+        for destination in answer["destinations"]:
+            engine.enqueue(
+                DELIVER, DELIVERY_WORKFLOW, study_key, number, destination, 0,
+                workflow_id=delivery_id(study_key, number, destination, 0), partition=destination,
+            )  # fmt: skip
+        return answer
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    def freeze(self, study_key: str, number: int) -> dict[str, Any]:
+        """Write down what the analysis covers."""
+        with self._store.begin() as tx:
+            self._enter(tx, study_key, number, ANALYSING, from_=(OPENED, ANALYSING))
+            manifest = studies.manifest(tx, study_key, number)
+            revision = studies.revision(tx, study_key, number)
+            instances = studies.instances(tx, study_key, number)
+            patient_ids = studies.patient_ids(tx, study_key, number)
+        if manifest is None:
+            manifest = freeze.freeze(
+                ((part10.read_header(self._store.root / instance.path), instance) for instance in instances),
+                study_instance_uid=revision.study_instance_uid,
+                revision=number,
+                opened_because=revision.opened_because,
+                calling_ae=revision.calling_ae,
+                rules=self._settings.rules,
+                scope=analyze_client.model_of(self._weights()).scope,
+                patient_ids=max(1, patient_ids),
+            )
+            with self._store.begin() as tx:
+                studies.keep_manifest(tx, study_key, number, manifest)
+        _log.event("study.frozen", study=study_key, revision=number, series=len(manifest.series), count=len(instances))
+        return {"outcome": "done", "manifest": manifest.sha256}
+
+    def analyse(self, study_key: str, number: int, *, poisoned: bool) -> dict[str, Any]:
+        """Keep exactly one verdict, whoever comes first; a study that kills its child gets "not analysable"."""
+        with self._store.begin() as tx:
+            row = studies.kept_verdict(tx, study_key, number)
+            if row is None:
+                self._enter(tx, study_key, number, ANALYSING, from_=(OPENED, ANALYSING))
+            manifest = kept.present(studies.manifest(tx, study_key, number), "manifest")
+            predecessor = kept.predecessor(tx, study_key, number)
+        if row is None:
+            folder = self._jobs(study_key, number) / secrets.token_hex(6)
+            verdict, mask_bytes = self._judge(study_key, number, manifest, predecessor, folder, poisoned=poisoned)
+            self._keep_verdict(study_key, number, verdict, mask_bytes)
+            shutil.rmtree(folder, ignore_errors=True)
+        with self._store.read() as tx:
+            row = kept.present(studies.kept_verdict(tx, study_key, number), "verdict")
+        _log.event("study.judged", study=study_key, revision=number, category=row.category, score=row.score)
+        return {"outcome": "done", "verdict": row.sha256}
+
+    def build(self, study_key: str, number: int) -> dict[str, Any]:
+        """Make SEG and SR, and keep their bytes before the first is sent."""
+        with self._store.begin() as tx:
+            objects = results.of_revision(tx, study_key, number)
+            manifest = kept.present(studies.manifest(tx, study_key, number), "manifest")
+        if not objects:
+            verdict, folder = kept.verdict(self._store, study_key, number)
+            headers = kept.dataset_heads(self._store, manifest)
+            built = sr_build.build(
+                verdict,
+                manifest,
+                headers=headers,
+                masks=kept.unpacked_masks(folder, verdict, headers),
+                node=self._settings.node,
+                predecessor=kept.earlier(self._store, study_key, number),
+            )
+            plain = sr_build.fallback(built[-1].dataset)
+            files = [(item.result, item.data) for item in built]
+            files.append((replace(plain.result, order=len(built)), plain.data))
+            objects = list(results.keep(self._store, study_key, number, files))
+        with self._store.begin() as tx:
+            self._enter(tx, study_key, number, BUILT, from_=(ANALYSING, JUDGED, BUILT))
+        _log.event("results.kept", study=study_key, revision=number, count=len(objects))
+        return {"outcome": "done", "results": [value.sha256 for value in objects]}
+
+    def hand_over(self, study_key: str, number: int) -> dict[str, Any]:
+        """Plan one delivery a destination; from here on a later revision can no longer cancel this one."""
+        with self._store.begin() as tx:
+            self._enter(tx, study_key, number, DELIVERING, from_=(BUILT, DELIVERING))
+            verdict = kept.present(studies.kept_verdict(tx, study_key, number), "verdict")
+            revision = studies.revision(tx, study_key, number)
+            chosen = routing.decide(
+                calling_ae=revision.calling_ae,
+                category=verdict.category,
+                routes=self._settings.routes,
+                destinations=self._settings.destinations,
+            )
+            planned = tuple(choice.destination.name for choice in chosen)
+            now = self._clock.now()
+            fresh = Delivery(
+                study_key=study_key,
+                revision=number,
+                destination="",
+                items=items_of(results.of_revision(tx, study_key, number)),
+                planned_at=now,
+                next_at=now,
+            )
+            deliveries.plan(tx, [replace(fresh, destination=name) for name in planned])
+            if not planned:
+                studies.advance(tx, study_key, number, DONE, from_=(DELIVERING,), reason="no route names a destination")
+        # Whoever still analyses this revision was taken for dead and has lost.
+        shutil.rmtree(self._jobs(study_key, number), ignore_errors=True)
+        _log.event("deliveries.planned", study=study_key, revision=number, count=len(planned))
+        return {"outcome": "done", "destinations": list(planned)}
+
+    def fail(self, study_key: str, number: int, reason: str) -> dict[str, Any]:
+        """Hold the revision for a person."""
+        with self._store.begin() as tx:
+            studies.advance(tx, study_key, number, FAILED, from_=BEFORE_DELIVERY, reason=reason)
+        _log.error("study.failed", study=study_key, revision=number, reason=reason)
+        return {"outcome": "failed"}
+
+    # --- their parts -----------------------------------------------------------------------------------------------
+
+    def _enter(self, tx: Tx, study_key: str, number: int, state: str, *, from_: Collection[str]) -> None:
+        """Move the revision on, atomically with what the caller does; `Superseded` when it was overtaken."""
+        if studies.advance(tx, study_key, number, state, from_=from_):
+            return
+        found = studies.state(tx, study_key, number)
+        if found == SUPERSEDED:
+            raise Superseded
+        # A twin that was taken for dead is further on: what it did is found by the steps.
+        order = (OPENED, ANALYSING, JUDGED, BUILT, DELIVERING, DONE)
+        if found in order and order.index(found) > order.index(state):
+            return
+        raise Broken(f'Revision {number} of study {study_key} is "{found}", not ready for "{state}". Retry it by hand.')
+
+    def _weights(self) -> Path:
+        if self._settings.weights is not None:
+            return self._settings.weights
+        with self._store.read() as tx:
+            return models.weights(self._store, tx) or weights.shipped()
+
+    def _jobs(self, study_key: str, number: int) -> Path:
+        return self._store.root / "jobs" / study_key / f"r{number}"
+
+    def _judge(
+        self,
+        study_key: str,
+        number: int,
+        manifest: Manifest,
+        predecessor: Predecessor | None,
+        folder: Path,
+        *,
+        poisoned: bool,
+    ) -> tuple[Verdict, bytes | None]:
+        weights_path = self._weights()
+        deaths = CHILD_DEATHS if poisoned else 0
+        while deaths < CHILD_DEATHS:
+            job = AnalysisJob(
+                manifest=manifest,
+                files_root=str(self._store.root),
+                output=str(folder),
+                weights=str(weights_path),
+                device=self._settings.device,
+                threads=self._settings.threads,
+                deadline_s=self._settings.deadline_s,
+                predecessor=None if predecessor is None else asdict(predecessor),
+            )
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            try:
+                report = self._analyse(
+                    job,
+                    on_progress=lambda done, total: self._progress(study_key, number, done, total),
+                    stop=lambda: self._overtaken(study_key, number),
+                )
+            except Unavailable as error:
+                # Died, hung, took too long, or was stopped by us.
+                if self._overtaken(study_key, number):
+                    raise Superseded from None
+                deaths += 1
+                _log.warning("child.ended", study=study_key, revision=number, attempt=deaths, reason=str(error))
+            else:
+                return kept.read_report(report)
+        verdict = not_analysable(
+            manifest,
+            _DIED,
+            model=analyze_client.model_of(weights_path),
+            software=analyze_client.software(),
+            created=self._clock.now().isoformat(timespec="seconds"),
+            predecessor=predecessor,
+        )
+        return verdict, None
+
+    def _overtaken(self, study_key: str, number: int) -> bool:
+        with self._store.read() as tx:
+            return studies.state(tx, study_key, number) == SUPERSEDED
+
+    def _progress(self, study_key: str, number: int, done: int, total: int) -> None:
+        with self._store.begin() as tx:
+            studies.set_progress(tx, study_key, number, done, total)
+
+    def _keep_verdict(self, study_key: str, number: int, verdict: Verdict, mask_bytes: bytes | None) -> None:
+        """Files under names with their hash first, then the row: two analyses never mix, and the first row stays."""
+        folder = f"results/{study_key}/r{number}/{verdict.sha256[:16]}"
+        if mask_bytes is not None:
+            write_durably(self._store.disk, self._store.root, f"{folder}/masks.npz", [mask_bytes])
+        write_durably(self._store.disk, self._store.root, f"{folder}/verdict.json", [verdict.to_bytes()])
+        with self._store.begin() as tx:
+            if not studies.advance(tx, study_key, number, JUDGED, from_=(ANALYSING,)):
+                self._enter(tx, study_key, number, JUDGED, from_=(JUDGED,))
+                return
+            studies.keep_verdict(
+                tx,
+                study_key,
+                number,
+                verdict_sha256=verdict.sha256,
+                path=f"{folder}/verdict.json",
+                category=verdict.category,
+                score=verdict.score.forgery,
+                complete=verdict.coverage.complete,
+                model_id=verdict.model.id,
+                now=self._clock.now(),
+            )
+
+
+def guarded(name: str, step: Callable[[], dict[str, Any]], study_key: str, number: int) -> dict[str, Any]:
+    """The top of a step: what went wrong becomes its answer, by family."""
+    try:
+        return step()
+    except Superseded:
+        _log.event("study.superseded", study=study_key, revision=number, step=name)
+        return {"outcome": "superseded"}
+    except Unavailable as error:
+        _log.warning("step.postponed", study=study_key, revision=number, step=name, reason=str(error))
+        return {"outcome": "unavailable", "reason": str(error)}
+    except Refused as error:
+        return {"outcome": "refused", "reason": str(error)}
+    except Broken as error:
+        return {"outcome": "broken", "reason": str(error)}
+    except Exception as error:  # noqa: BLE001 -- the top of a step
+        _log.crashed("step.crashed", study=study_key, revision=number, step=name)
+        reason = f"A fault of ours in the step {name} ({type(error).__name__}). Send the log to the makers."
+        return {"outcome": "broken", "reason": reason}
+
+
+def pause_s(attempt: int) -> float:
+    """Seconds before the next attempt at a study whose disk or database was away."""
+    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * float(1 << min(attempt, 10)))
+
+
+def items_of(objects: Collection[ResultObject]) -> tuple[Item, ...]:
+    """What is sent, in order; the plain form of the report stands behind the Comprehensive 3D SR, not beside it."""
+    plain = [value.sop_instance_uid for value in objects if value.kind == "SR-2D"]
+    return tuple(
+        Item(kind=value.kind, forms=(value.sop_instance_uid, *(plain if value.kind == "SR" else ())))
+        for value in sorted(objects, key=lambda value: value.order)
+        if value.kind != "SR-2D"
+    )

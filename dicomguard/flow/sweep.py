@@ -1,0 +1,174 @@
+"""What keeps the work going: each second the holder of a lease asks what should be running and is not.
+
+Everything here is level-triggered. It looks at rows, not at events, so a lost event, a dead worker or a restored
+database costs a second or a lease, and nothing else.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dicomguard import log
+from dicomguard.clock import Clock
+from dicomguard.errors import Broken, Unavailable
+from dicomguard.flow import completion
+from dicomguard.flow.engine import DELIVER, EXCEEDED, RETRAIN, STUDY, Engine
+from dicomguard.flow.study import (
+    ATTEMPTS,
+    BEFORE_DELIVERY,
+    DELIVERY_WORKFLOW,
+    FAILED,
+    WORKFLOW,
+    delivery_id,
+    workflow_id,
+)
+from dicomguard.store import deliveries, executors, leases, runs, studies
+from dicomguard.store.db import Store
+
+LEASE = "sweep"
+RETRAIN_WORKFLOW = "retrain_v1"
+# The process that dies over a study, then dies again with the study's pixels closed, meets something else.
+_POISONED_TWICE = 2
+_CRASHES = 5
+
+_log = log.get("flow")
+
+
+class Retired(Broken):
+    """Another worker has taken this one for dead and has its work; it must end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Times of the worker's own life."""
+
+    completion: completion.Settings
+    heartbeat: timedelta = timedelta(seconds=5)
+    lease: timedelta = timedelta(seconds=30)
+
+
+class Sweep:
+    """The worker's heartbeat, and the sweep while it holds the lease."""
+
+    def __init__(self, *, engine: Engine, store: Store, clock: Clock, node: str, settings: Settings) -> None:
+        self._engine = engine
+        self._store = store
+        self._clock = clock
+        self._node = node
+        self._settings = settings
+        self._next_beat: datetime | None = None
+
+    def begin(self) -> None:
+        """Before the engine starts. Whoever had our node name is dead: the lock on the state folder is ours."""
+        with self._store.begin() as tx:
+            for row in executors.listing(tx):
+                if row.role == "worker" and row.node == self._node:
+                    executors.retire(tx, row.id)
+        self._beat()
+
+    def end(self) -> None:
+        """After the engine has stopped: another worker need not wait for the lease."""
+        with self._store.begin() as tx:
+            executors.retire(tx, self._engine.executor_id)
+            leases.release(tx, LEASE, self._engine.executor_id)
+
+    def tick(self) -> None:
+        """Once a second. Raises `Retired`; a database that is away is waited for."""
+        try:
+            beaten = self._beat()
+            now = self._clock.now()
+            with self._store.begin() as tx:
+                if not leases.take(tx, LEASE, self._engine.executor_id, now, now + self._settings.lease):
+                    return
+            completion.open_complete(self._store, self._settings.completion, now=now)
+            self._start_studies()
+            self._start_deliveries(now)
+            self._start_retraining()
+            if beaten:
+                self._take_over(now)
+        except Unavailable as error:
+            _log.warning("sweep.postponed", reason=str(error))
+
+    def _beat(self) -> bool:
+        now = self._clock.now()
+        if self._next_beat is not None and now < self._next_beat:
+            return False
+        with self._store.begin() as tx:
+            lives = executors.beat(tx, self._engine.executor_id, self._node, now, now + self._settings.lease)
+        if not lives:
+            raise Retired("This worker was silent past its lease and its work was taken over. It ends; start it again.")
+        self._next_beat = now + self._settings.heartbeat
+        return True
+
+    def _start_studies(self) -> None:
+        """Each revision on its way has a live workflow; one whose process died too often goes on with closed pixels."""
+        with self._store.read() as tx:
+            wanted = studies.in_state(tx, BEFORE_DELIVERY)
+        if not wanted:
+            return
+        live = {_without_attempt(run.workflow_id) for run in self._engine.live(STUDY)}
+        for study_key, number in wanted:
+            first = workflow_id(study_key, number, 0)
+            if first in live:
+                continue
+            past = [run for run in self._engine.runs(first) if _without_attempt(run.workflow_id) == first]
+            deaths = sum(run.status == EXCEEDED for run in past)
+            if deaths >= _POISONED_TWICE or len(past) >= ATTEMPTS:
+                self._give_up(study_key, number)
+                continue
+            self._engine.enqueue(
+                STUDY, WORKFLOW, study_key, number, len(past), deaths > 0,
+                workflow_id=workflow_id(study_key, number, len(past)),
+            )  # fmt: skip
+
+    def _give_up(self, study_key: str, number: int) -> None:
+        reason = "The work on this study ended without a result too often. Look at the log, then retry it."
+        with self._store.begin() as tx:
+            studies.advance(tx, study_key, number, FAILED, from_=BEFORE_DELIVERY, reason=reason)
+        _log.error("study.failed", study=study_key, revision=number, reason=reason)
+
+    def _start_deliveries(self, now: datetime) -> None:
+        """Each delivery that is due has a live attempt."""
+        with self._store.read() as tx:
+            due = deliveries.waiting(tx, before=now)
+        if not due:
+            return
+        live = {run.workflow_id for run in self._engine.live(DELIVER)}
+        for delivery in due:
+            wanted = delivery_id(delivery.study_key, delivery.revision, delivery.destination, delivery.attempt)
+            if any(_is_attempt(run, wanted) for run in live):
+                continue
+            crashes = sum(_is_attempt(run.workflow_id, wanted) for run in self._engine.runs(wanted))
+            if crashes < _CRASHES:
+                self._engine.enqueue(
+                    DELIVER, DELIVERY_WORKFLOW, delivery.study_key, delivery.revision, delivery.destination,
+                    delivery.attempt, workflow_id=f"{wanted}/again{crashes}" if crashes else wanted,
+                    partition=delivery.destination,
+                )  # fmt: skip
+
+    def _start_retraining(self) -> None:
+        with self._store.read() as tx:
+            asked = runs.asked(tx)
+        for run in asked:
+            self._engine.enqueue(RETRAIN, RETRAIN_WORKFLOW, run.key, workflow_id=f"retrain/{run.key}")
+
+    def _take_over(self, now: datetime) -> None:
+        """Work of executors that are silent or unknown goes back to its queues, as often as it takes (traps 2, 3)."""
+        with self._store.begin() as tx:
+            for executor_id in executors.expired(tx, now):
+                # First, so that it ends when it was only slow.
+                executors.retire(tx, executor_id)
+                _log.warning("executor.expired", executor=executor_id)
+            alive = {row.id for row in executors.listing(tx)}
+        running = {run.executor for run in self._engine.live() if run.status == "PENDING"}
+        for executor_id in sorted(id for id in running - alive if id is not None):
+            self._engine.take_over(executor_id)
+
+
+def _without_attempt(run_id: str) -> str:
+    """`study/<key>/r<n>` of any attempt at it."""
+    return "/".join(run_id.split("/")[:3])
+
+
+def _is_attempt(run_id: str, wanted: str) -> bool:
+    """Whether a workflow is the attempt of that name, or a repetition of it after a crash."""
+    return run_id == wanted or run_id.startswith(f"{wanted}/again")
