@@ -21,6 +21,7 @@ from dicomguard.core.finding import (
     Evidence,
     FalseAlarms,
     Finding,
+    FindingCategory,
     FindingSlice,
     Rank,
     Sentence,
@@ -186,7 +187,7 @@ class Case:
 class Spot:
     """A finding to be made: a disc on consecutive places of a stack."""
 
-    category: str
+    category: FindingCategory
     places: Sequence[int]
     centre: tuple[int, int] = (20, 18)
     radius: int = 6
@@ -416,7 +417,7 @@ def _finding(
     return (
         Finding(
             id=name,
-            category=spot.category,  # type: ignore[arg-type]
+            category=spot.category,
             series=str(stack[0][0].SeriesInstanceUID),
             slices=tuple(slices),
             key_slice=0,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmwrite
+from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
@@ -159,6 +160,8 @@ def _finish(dataset: Dataset, kind: ResultKind, *, order: int) -> Built:
     meta.ImplementationClassUID = UID(uid.IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = uid.IMPLEMENTATION_VERSION_NAME
     whole = FileDataset(BytesIO(), dataset, preamble=b"\0" * 128, file_meta=meta)
+    # Raw elements are malformed values of the source: this keeps the writer from decoding and changing them.
+    whole.set_original_encoding(False, True, convert_encodings("ISO_IR 192"))
     data = file_bytes(whole)
     result = ResultObject(
         kind=kind,
@@ -288,9 +291,10 @@ def _stacks(
     groups: dict[_Place, dict[str, list[Region]]] = {}
     for finding in verdict.findings:
         known = {(item.sop_instance_uid, item.frame) for item in finding.slices}
-        for sop, frame, mask in masks.get(finding.id, ()):
-            if (sop, frame) not in known or (sop, frame) not in of_frame:
-                raise Broken(f"The mask of {finding.id} on {sop} (frame {frame}) is not in the verdict. Analyse again.")
+        given = masks.get(finding.id, ())
+        if {(sop, frame) for sop, frame, _ in given} != known or not known <= set(of_frame):
+            raise Broken(f"The masks of {finding.id} lie on other slices than the verdict says. Analyse again.")
+        for sop, frame, mask in given:
             plane = planes.of(_header(headers, sop), frame)
             if plane is None or not mask.any():
                 continue

@@ -11,7 +11,7 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from pydicom import config as pydicom_config
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, default_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
@@ -291,6 +291,8 @@ def _copied(source: Dataset, tag: BaseTag, encodings: list[str]) -> DataElement 
 
 def _copied_item(source: Dataset, encodings: list[str]) -> Dataset:
     item = Dataset()
+    # As for the whole object: raw elements are written as they are.
+    item.set_original_encoding(False, True, default_encoding)
     own = _encodings(source, encodings)
     for tag in source.keys():  # noqa: SIM118
         if not tag.is_private and tag != 0x00080005:
