@@ -1,0 +1,71 @@
+"""`python -m dicomguard.web --config FILE`: the web process."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from dicomguard import config as configuration
+from dicomguard import log
+from dicomguard.clock import SystemClock
+from dicomguard.core import uid
+from dicomguard.errors import DicomguardError
+from dicomguard.flow.client import Client
+from dicomguard.store.db import Limits, open_store
+from dicomguard.web.app import make_app
+
+# Open connections, live pages among them; more are answered 503.
+MAX_CONNECTIONS = 200
+# Seconds that an idle connection is kept.
+KEEP_ALIVE_S = 15
+STOP_WITHIN_S = 5
+
+
+def main() -> int:
+    """Serve until stopped; the exit status is that of the error's family."""
+    parser = argparse.ArgumentParser(prog="python -m dicomguard.web", description="Serve the page of the node.")
+    parser.add_argument("--config", type=Path, help="the TOML file; without it DICOMGUARD_CONFIG, else defaults")
+    arguments = parser.parse_args()
+    clock = SystemClock()
+    try:
+        config = configuration.load(arguments.config)
+        log.configure(config.node.log_level, clock)
+        store = open_store(
+            config.node.state,
+            config.database_url,
+            clock,
+            limits=Limits(
+                low_bytes=config.storage.low_bytes,
+                stop_bytes=config.storage.stop_bytes,
+                max_instance_bytes=config.receive.max_instance_bytes,
+                max_quarantine_bytes=config.storage.quarantine_bytes,
+            ),
+            device_uid=uid.device(config.node.name),
+        )
+    except DicomguardError as error:
+        print(error, file=sys.stderr)  # noqa: T201 -- before the log is configured, to the person at the terminal
+        return error.exit_status
+    app = make_app(config, store=store, client=Client(store, clock), clock=clock)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=config.web.host,
+            port=config.web.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=STOP_WITHIN_S,
+        )
+    )
+    log.get("web").event("page.opened", url=f"http://{config.web.host}:{config.web.port}/")
+    server.run()
+    store.close()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Short words of the page itself: states, labels, figures. What is said of a study comes from `core.wording`."""
+
+from dicomguard.core.delivery import State
+
+# State of a study in the worklist → its word and a mark that does not need colour.
+STATES = {
+    "collecting": "Collecting",
+    "held": "On hold",
+    "opened": "Queued",
+    "analysing": "Analysing",
+    "judged": "Writing report",
+    "built": "Writing report",
+    "delivering": "Delivering",
+    "done": "Reported",
+    "failed": "Failed",
+    "superseded": "Superseded",
+}
+BUSY = frozenset({"collecting", "opened", "analysing", "judged", "built", "delivering"})
+CATEGORIES = ("real", "absent", "added", "removed", "not_analysable")
+# Marks before the answer: shape says what colour says.
+MARKS = {"real": "●", "absent": "○", "added": "▲", "removed": "▼", "not_analysable": "–"}
+DELIVERIES = {
+    State.WAITING: "Waiting",
+    State.SENT: "Sent",
+    State.WARNED: "Sent, with a warning",
+    State.SKIPPED: "Skipped",
+    State.REFUSED: "Refused",
+}
+
+
+def state(row_state: str, done: int = 0, total: int = 0) -> str:
+    """ "Analysing 12 of 20"."""
+    word = STATES.get(row_state, row_state)
+    return f"{word} {done} of {total}" if row_state == "analysing" and total else word
+
+
+def sender(calling_ae: str) -> str:
+    """AE title, or how else it came."""
+    return calling_ae or "Upload"
+
+
+def score(value: float | None) -> str:
+    """Two digits are what the calibration can bear."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def rank(as_high: int, of: int) -> str:
+    """The conformal rank as people read it."""
+    if as_high == 0:
+        return f"none of {of} authentic studies scored as high"
+    return f"{as_high} of {of} authentic studies scored as high"
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"
