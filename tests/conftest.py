@@ -6,6 +6,7 @@ skip is a failure, except one for real data that is truly absent.
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,10 +19,14 @@ REQUIRE_ALL = os.environ.get("DICOMGUARD_REQUIRE") == "all"
 NO_DATA = "the real data folder is absent"
 # Cheapest first, so that a fault shows early.
 TIERS = ("house", "unit", "interop", "fault", "browser", "long")
+# pynetdicom installs storescu, storescp and echoscu of its own: programs not written here are looked for elsewhere.
+_ELSEWHERE = [
+    folder
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if Path(folder) != Path(sys.executable).parent
+]
 # PostgreSQL's own programs do not stand on the path of Debian.
-SEARCH = os.pathsep.join(
-    [os.environ.get("PATH", os.defpath), "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
-)
+SEARCH = os.pathsep.join([*_ELSEWHERE, "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
 _skipped: list[str] = []
 
 
