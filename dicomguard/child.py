@@ -203,9 +203,13 @@ class Child:
             return False
         return True
 
+    def ask_to_stop(self) -> None:
+        """SIGTERM to the group; `terminate` waits for the end."""
+        self._signal(signal.SIGTERM, "it was asked to stop")
+
     def terminate(self, grace_s: float) -> None:
         """Ask the group to end (SIGTERM), kill it after `grace_s`."""
-        self._signal(signal.SIGTERM, "it was asked to stop")
+        self.ask_to_stop()
         if not self.wait(grace_s):
             self.kill()
 

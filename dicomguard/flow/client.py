@@ -8,8 +8,8 @@ from dicomguard.clock import Clock, SystemClock
 from dicomguard.config import Config
 from dicomguard.core.delivery import retry
 from dicomguard.errors import Refused
-from dicomguard.flow.study import BEFORE_DELIVERY, FAILED, OPENED
-from dicomguard.store import audit, deliveries, runs, studies
+from dicomguard.flow.states import BEFORE_DELIVERY, FAILED, OPENED
+from dicomguard.store import audit, deliveries, runs, studies, worklist
 from dicomguard.store.db import Store, open_store
 
 
@@ -75,7 +75,7 @@ class Client:
         rows = []
         with self._store.read() as tx:
             for study_key, number in studies.in_state(tx, (*BEFORE_DELIVERY, FAILED)):
-                line = studies.row(tx, study_key)
+                line = worklist.row(tx, study_key)
                 rows.append(
                     QueueRow(
                         study_key=study_key,

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from dicomguard import log
 from dicomguard.core.completion import Close, Patience, decide
 from dicomguard.core.study import StudyRevision
-from dicomguard.flow.study import BEFORE_DELIVERY, SUPERSEDED
+from dicomguard.flow.states import BEFORE_DELIVERY, SUPERSEDED
 from dicomguard.store import studies
 from dicomguard.store.db import Store, Tx
 

@@ -18,7 +18,7 @@ from dicomguard.deliver.association import Timeouts
 from dicomguard.errors import Broken, Refused
 from dicomguard.flow import kept
 from dicomguard.flow.engine import DELIVER, Engine
-from dicomguard.flow.kept import DELIVERING, DONE
+from dicomguard.flow.states import DELIVERING, DONE
 from dicomguard.flow.study import DELIVERY_WORKFLOW, delivery_id, guarded
 from dicomguard.store import deliveries, results, studies
 from dicomguard.store.db import Store, Tx

@@ -14,11 +14,10 @@ from dicomguard.core.job import AnalysisReport
 from dicomguard.core.study import Manifest
 from dicomguard.core.verdict import Predecessor, Verdict
 from dicomguard.errors import Broken
+from dicomguard.flow.states import BEGAN_DELIVERY
 from dicomguard.sr.build import Earlier, tracking_uids
 from dicomguard.store import results, studies
 from dicomguard.store.db import Store, Tx
-
-DELIVERING, DONE = "delivering", "done"
 
 Masks = Mapping[str, list[tuple[str, int | None, masks.Mask]]]
 T = TypeVar("T")
@@ -76,7 +75,7 @@ def unpacked_masks(folder: Path, verdict: Verdict, headers: Mapping[str, pydicom
 def predecessor(tx: Tx, study_key: str, number: int) -> Predecessor | None:
     """The last revision that began delivery; one that was cancelled before is never named."""
     for earlier in reversed(studies.revisions(tx, study_key)):
-        if earlier.number >= number or studies.state(tx, study_key, earlier.number) not in (DELIVERING, DONE):
+        if earlier.number >= number or studies.state(tx, study_key, earlier.number) not in BEGAN_DELIVERY:
             continue
         kept = studies.kept_verdict(tx, study_key, earlier.number)
         report = next((r for r in results.of_revision(tx, study_key, earlier.number) if r.kind == "SR"), None)

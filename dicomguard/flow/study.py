@@ -27,7 +27,18 @@ from dicomguard.core.verdict import Predecessor, Verdict, not_analysable
 from dicomguard.errors import Broken, Refused, Unavailable
 from dicomguard.flow import kept
 from dicomguard.flow.engine import DELIVER, STUDY, Engine
-from dicomguard.flow.kept import DELIVERING, DONE
+from dicomguard.flow.states import (
+    ANALYSING,
+    BEFORE_DELIVERY,
+    BUILT,
+    DELIVERING,
+    DONE,
+    FAILED,
+    IN_ORDER,
+    JUDGED,
+    OPENED,
+    SUPERSEDED,
+)
 from dicomguard.sr import build as sr_build
 from dicomguard.store import deliveries, models, results, studies
 from dicomguard.store.db import Store, Tx
@@ -35,12 +46,6 @@ from dicomguard.store.files import write_durably
 
 WORKFLOW = "study_v1"
 DELIVERY_WORKFLOW = "deliver_v1"
-# States of a revision, in order; `failed` waits for a person, `superseded` was overtaken by a later revision.
-# (`delivering`, `done`: see `kept`, which tells by them who began delivery).
-OPENED, ANALYSING, JUDGED, BUILT = "opened", "analysing", "judged", "built"
-FAILED, SUPERSEDED = "failed", "superseded"
-BEFORE_DELIVERY = (OPENED, ANALYSING, JUDGED, BUILT)
-BEGAN_DELIVERY = (DELIVERING, DONE)
 # A child that dies once may have met a full machine; twice it has met this study.
 CHILD_DEATHS = 2
 ATTEMPTS = 20
@@ -240,8 +245,7 @@ class StudyWork:
         if found == SUPERSEDED:
             raise Superseded
         # A twin that was taken for dead is further on: what it did is found by the steps.
-        order = (OPENED, ANALYSING, JUDGED, BUILT, DELIVERING, DONE)
-        if found in order and order.index(found) > order.index(state):
+        if found in IN_ORDER and IN_ORDER.index(found) > IN_ORDER.index(state):
             return
         raise Broken(f'Revision {number} of study {study_key} is "{found}", not ready for "{state}". Retry it by hand.')
 

@@ -12,11 +12,10 @@ from dicomguard.clock import Clock
 from dicomguard.errors import Broken, Unavailable
 from dicomguard.flow import completion
 from dicomguard.flow.engine import DELIVER, EXCEEDED, RETRAIN, STUDY, Engine
+from dicomguard.flow.states import BEFORE_DELIVERY, FAILED
 from dicomguard.flow.study import (
     ATTEMPTS,
-    BEFORE_DELIVERY,
     DELIVERY_WORKFLOW,
-    FAILED,
     WORKFLOW,
     delivery_id,
     workflow_id,

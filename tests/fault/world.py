@@ -41,7 +41,7 @@ from dicomguard.core.verdict import (
 from dicomguard.deliver.association import Timeouts
 from dicomguard.flow import completion, delivery, study, sweep
 from dicomguard.flow.engine import Engine, lock_state, work_database
-from dicomguard.flow.kept import DELIVERING
+from dicomguard.flow.states import BEFORE_DELIVERY, DELIVERING
 from dicomguard.store import studies
 from dicomguard.store.db import Store, make_wal, open_store
 from dicomguard.store.intake import Sender, receive_file
@@ -335,7 +335,7 @@ def work(plan: Plan) -> None:
 def idle(store: Store) -> bool:
     """Whether nothing collects, is under way or waits."""
     with store.read() as tx:
-        busy = studies.in_state(tx, (*study.BEFORE_DELIVERY, DELIVERING))
+        busy = studies.in_state(tx, (*BEFORE_DELIVERY, DELIVERING))
         return not busy and not studies.collecting(tx, now=store.clock.now())
 
 

@@ -1,0 +1,257 @@
+"""The supervisor: starts receiver, worker and page, restarts what dies, says how all are, ends them in order.
+
+It does no work of its own, so that nothing can bring it down. Health and metrics are read from the database, where all
+processes of the node, also on other hosts, leave their figures.
+"""
+
+import json
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client import generate_latest
+
+from dicomguard import __version__, log, metrics
+from dicomguard.child import Child
+from dicomguard.clock import Clock
+from dicomguard.config import Config
+from dicomguard.errors import Refused, Unavailable
+from dicomguard.store import census, deliveries, executors, refusals, worklist
+from dicomguard.store.db import Limits, Store, open_store
+from dicomguard.store.files import lock_folder
+
+PARTS = {"receiver": "dicomguard.scp", "worker": "dicomguard.flow", "page": "dicomguard.web"}
+_STOP_WITHIN_S = 12.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+# A process that lived this long has started well; its next death counts as the first.
+_LIVED_S = 60.0
+_READY_WITHIN_S = 60.0
+_DAY = timedelta(hours=24)
+
+_log = log.get("node")
+
+
+@dataclass(kw_only=True)
+class Part:
+    """One supervised process; replaced at each restart."""
+
+    name: str
+    child: Child
+    started: float
+    deaths: int = 0
+    # Monotonic time of the next start; None while it runs.
+    restart_at: float | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether it runs now."""
+        return self.restart_at is None and self.child.alive()
+
+
+class Node:
+    """The processes of one node."""
+
+    def __init__(self, config: Config, *, store: Store, clock: Clock) -> None:
+        self._config = config
+        self._store = store
+        self._clock = clock
+        self._parts: dict[str, Part] = {}
+
+    def run(self, stop: threading.Event, *, say: Callable[[str], None]) -> None:
+        """Run until `stop` is set. Raises `Refused` when a process ends for a reason that a restart cannot cure."""
+        try:
+            for name in PARTS:
+                self._parts[name] = Part(name=name, child=self._start(name), started=self._clock.monotonic())
+            with _serve_health(self, self._config.web.health_port):
+                self._say_when_ready(stop, say)
+                while not stop.wait(0.5):
+                    self._look_after()
+        finally:
+            self._stop()
+
+    def _start(self, name: str) -> Child:
+        argv = [sys.executable, "-m", PARTS[name]]
+        if self._config.file is not None:
+            argv += ["--config", str(self._config.file.resolve())]
+        # The kernel ends the children that hold pixels first and the receiver last (engine.md 3.3).
+        return Child.start(argv, memory_bytes=None, cpu_s=None, oom_score_adj=-500 if name == "receiver" else None)
+
+    def _look_after(self) -> None:
+        now = self._clock.monotonic()
+        for part in self._parts.values():
+            if part.restart_at is not None:
+                if now >= part.restart_at:
+                    part.child, part.started, part.restart_at = self._start(part.name), now, None
+                continue
+            if part.child.alive():
+                continue
+            if part.child.exit_status == Refused.exit_status:
+                raise Refused(f"The {part.name} refuses to run; its reason stands above. Correct it and start again.")
+            part.deaths = 1 if now - part.started > _LIVED_S else part.deaths + 1
+            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * float(1 << min(part.deaths - 1, 10)))
+            part.restart_at = now + pause_s
+            metrics.PROCESS_RESTARTS.labels(part.name).inc()
+            _log.error("process.died", process=part.name, reason=part.child.exit_reason(), seconds=pause_s)
+            part.child.kill()
+
+    def _stop(self) -> None:
+        """All at once, then each gets its time; what does not end is killed."""
+        deadline = self._clock.monotonic() + _STOP_WITHIN_S
+        for part in self._parts.values():
+            part.child.ask_to_stop()
+        for part in self._parts.values():
+            part.child.terminate(max(0.1, deadline - self._clock.monotonic()))
+            part.child.kill()
+            _log.event("process.stopped", process=part.name)
+
+    def _say_when_ready(self, stop: threading.Event, say: Callable[[str], None]) -> None:
+        deadline = self._clock.monotonic() + _READY_WITHIN_S
+        while not self.ready()[0] and self._clock.monotonic() < deadline:
+            self._look_after()
+            if stop.wait(0.2):
+                return
+        node, web = self._config.node, self._config.web
+        say(f"dicomguard {__version__}. Research use only, not for diagnosis.")
+        say(f"receiver   {node.ae_title} on {node.host}:{node.port} (C-STORE, C-ECHO)")
+        say(f"may send   {', '.join(peer.ae_title for peer in self._config.peers) or 'nobody yet: add [peers.NAME]'}")
+        targets = ", ".join(f"{to.ae_title} at {to.host}:{to.port}" for to in self._config.destinations)
+        say(f"results    {targets or 'are kept and shown on the page: no destination is named'}")
+        say(f"page       http://{web.host}:{web.port}/")
+        say(f"health     http://127.0.0.1:{web.health_port}/health   metrics /metrics")
+        say(f"kept in    {node.state}")
+        _log.event("node.started", ae=node.ae_title, port=node.port, version=__version__)
+
+    # --- how it is -------------------------------------------------------------------------------------------------
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the node can take and work off a study, and each part's state: green, yellow or red.
+
+        A destination in trouble is yellow, never red: nobody must restart a node because a PACS is down.
+        """
+        parts: dict[str, Any] = {
+            name: {
+                "state": "green" if part.restart_at is None and part.child.alive() else "red",
+                "restarts": part.deaths,
+            }
+            for name, part in self._parts.items()
+        }
+        now = self._clock.now()
+        try:
+            with self._store.read() as tx:
+                alive = {row.role for row in executors.listing(tx) if row.lease_until >= now}
+                waiting = deliveries.waiting(tx)
+        except Unavailable as error:
+            return False, {**parts, "database": {"state": "red", "reason": str(error)}}
+        for name, role in (("receiver", "receiver"), ("worker", "worker")):
+            if role not in alive:
+                parts[name] = {**parts.get(name, {}), "state": "red", "reason": "gives no sign of life"}
+        if not _listens(self._config.web.host, self._config.web.port):
+            parts["page"] = {**parts.get("page", {}), "state": "red", "reason": "does not answer"}
+        parts["database"] = {"state": "green"}
+        space = self._store.space
+        disk = "red" if space.stopped else "yellow" if space.low else "green"
+        parts["disk"] = {"state": disk, "free_bytes": space.free_bytes}
+        for destination in self._config.destinations:
+            late = [item for item in waiting if item.destination == destination.name and item.attempt > 0]
+            parts[f"destination {destination.name}"] = {"state": "yellow" if late else "green", "waiting": len(late)}
+        return all(part["state"] != "red" for part in parts.values()), parts
+
+    def scrape(self) -> bytes:
+        """Prometheus text; gauges are filled from the database, so that they count all processes."""
+        for name, part in self._parts.items():
+            metrics.PROCESS_UP.labels(name).set(part.up)
+        metrics.BUILD.labels(__version__).set(1)
+        metrics.DISK_FREE.set(self._store.disk.free_bytes(self._store.root))
+        with self._store.read() as tx:
+            for gauge, counts in (
+                (metrics.INSTANCES, census.instances(tx)),
+                (metrics.STUDIES, worklist.counts(tx)),
+                (metrics.VERDICTS, census.categories(tx)),
+            ):
+                gauge.clear()
+                for label, count in counts.items():
+                    gauge.labels(label).set(count)
+            metrics.DELIVERIES.clear()
+            for (destination, state), count in deliveries.count_by_state(tx).items():
+                metrics.DELIVERIES.labels(destination, state).set(count)
+            metrics.REFUSED.clear()
+            for row in refusals.recent(tx, limit=1000):
+                if row.last_at > self._clock.now() - _DAY:
+                    metrics.REFUSED.labels(row.reason).inc(row.count)
+        return generate_latest(metrics.REGISTRY)
+
+
+def serve(config: Config, stop: threading.Event, *, clock: Clock, say: Callable[[str], None]) -> None:
+    """Own the state folder and run the node in it."""
+    state = config.node.state
+    with lock_folder(state):
+        limits = Limits(low_bytes=config.storage.low_bytes, stop_bytes=config.storage.stop_bytes)
+        store = open_store(state, config.database_url, clock, limits=limits)
+        try:
+            Node(config, store=store, clock=clock).run(stop, say=say)
+        finally:
+            store.close()
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def _serve_health(node: Node, port: int) -> Iterator[None]:
+    """/health/live, /health/ready, /health and /metrics on loopback only."""
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:
+            try:
+                status, kind, body = _answer(node, self.path)
+            except Unavailable as error:
+                status, kind, body = 503, "text/plain", f"{error}\n".encode()
+            self.send_response(status)
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Requests of a monitor are no events."""
+
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    except OSError as error:
+        raise Refused(
+            f"Port {port} of [web] health_port cannot be opened: {error.strerror}. Choose another or stop its user."
+        ) from error
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _answer(node: Node, path: str) -> tuple[int, str, bytes]:
+    if path == "/health/live":
+        return 200, "text/plain", b"alive\n"
+    if path == "/metrics":
+        return 200, "text/plain", node.scrape()
+    if path in ("/health", "/health/ready"):
+        ready, parts = node.ready()
+        document = {"ready": ready, "version": __version__, "parts": parts}
+        return 200 if ready else 503, "application/json", json.dumps(document, indent=1).encode() + b"\n"
+    return 404, "text/plain", b"There is /health, /health/live, /health/ready and /metrics.\n"
