@@ -93,6 +93,8 @@ def _head(file: BinaryIO, path: Path, tags: tuple[str, ...] | None) -> pydicom.D
     meta = read_meta(path)
     if meta.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
         raise Refused("The dataset is deflated. Send it uncompressed or with compressed Pixel Data.")
+    # Its warnings about odd values quote them; what is wrong with a value shows where it is used.
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     try:
         return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags) if tags else None)
     except PARSE_ERRORS as error:

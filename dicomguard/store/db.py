@@ -112,7 +112,9 @@ def open_store(
 
 def insert_missing(tx: Tx, table: Table, values: Mapping[str, Any]) -> bool:
     """Insert unless a row with one of its keys exists; true when inserted."""
-    return tx.execute(_insert(tx, table).values(**values).on_conflict_do_nothing()).rowcount == 1
+    # Not the row count: the driver of PostgreSQL does not give it for every insert.
+    key = list(table.primary_key.columns)
+    return tx.execute(_insert(tx, table).values(**values).on_conflict_do_nothing().returning(*key)).first() is not None
 
 
 def upsert(tx: Tx, table: Table, key: Mapping[str, Any], values: Mapping[str, Any], *, new: Mapping[str, Any]) -> None:

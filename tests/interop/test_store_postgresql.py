@@ -1,0 +1,101 @@
+"""The tests of the store once more, on a real PostgreSQL; and what only concurrent transactions can show."""
+
+import threading
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from dicomguard.clock import FakeClock, SystemClock
+from dicomguard.errors import Unavailable
+from dicomguard.store import audit, studies
+from dicomguard.store.db import Limits, Store, open_store
+from dicomguard.store.files import FakeDisk
+from dicomguard.store.intake import Conflict, Duplicate, Outcome, Stored, receive_file
+from tests.instances import CT1, ROOT, part10_file
+from tests.peers import Need, Postgres, postgres
+from tests.unit.store.conftest import NOW, clock, disk
+from tests.unit.store.test_intake import *  # noqa: F403
+from tests.unit.store.test_rows import *  # noqa: F403
+from tests.unit.store.test_studies import *  # noqa: F403
+
+__all__ = ["clock", "disk"]
+_numbers = count()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: FakeClock, disk: FakeDisk, postgres_server: Postgres) -> Iterator[Store]:
+    limits = Limits(low_bytes=2000, stop_bytes=1000, max_instance_bytes=1 << 20, max_quarantine_bytes=4000)
+    url = postgres_server.create(f"store{next(_numbers)}")
+    opened = open_store(tmp_path / "state", url, clock, limits=limits, disk=disk, device_uid="2.25.77")
+    yield opened
+    opened.close()
+
+
+def at_once(*calls: object) -> None:
+    threads = [threading.Thread(target=call) for call in calls]  # type: ignore[arg-type]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_two_senders_of_one_instance_at_the_same_moment(store: Store, tmp_path: Path) -> None:
+    same = [part10_file(tmp_path / str(number)) for number in range(4)]
+    outcomes: list[Outcome] = []
+    at_once(*[lambda path=path: outcomes.append(receive_file(store, CT1, path, channel="cli")) for path in same])
+    assert sum(isinstance(outcome, Stored) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, Duplicate) for outcome in outcomes) == 3
+
+
+def test_two_senders_of_one_uid_with_different_pixels(store: Store, tmp_path: Path) -> None:
+    different = [part10_file(tmp_path / str(number), pixels=bytes([number]) * 16) for number in range(4)]
+    outcomes: list[Outcome] = []
+    at_once(*[lambda path=path: outcomes.append(receive_file(store, CT1, path, channel="cli")) for path in different])
+    assert sum(isinstance(outcome, Stored) for outcome in outcomes) == 1
+    assert sorted(outcome.instance.ordinal for outcome in outcomes if isinstance(outcome, Conflict)) == [1, 2, 3]
+
+
+def test_an_instance_that_arrives_while_a_revision_opens_is_in_it_or_starts_the_next(
+    store: Store, tmp_path: Path
+) -> None:
+    key = receive_file(store, CT1, part10_file(tmp_path / "first"), channel="cli").study_key
+    late = [part10_file(tmp_path / "late", sop=f"{ROOT}.1.1.{number}") for number in range(2, 12)]
+
+    def close() -> None:
+        for _ in range(5):
+            with store.begin() as tx:
+                studies.open_revision(tx, key, closed_because="quiet", now=NOW)
+
+    at_once(close, *[lambda path=path: receive_file(store, CT1, path, channel="cli") for path in late])
+    with store.begin() as tx:
+        last = len(studies.revisions(tx, key))
+        if studies.collecting(tx, now=NOW):
+            last = studies.open_revision(tx, key, closed_because="quiet", now=NOW).number
+        assert len(studies.instances(tx, key, last)) == 11
+
+
+def test_two_writers_continue_one_audit_chain(store: Store) -> None:
+    def write() -> None:
+        for _ in range(20):
+            with store.begin() as tx:
+                audit.append(tx, "ada", "did", "it", {}, now=NOW)
+
+    at_once(write, write, write)
+    with store.read() as tx:
+        assert audit.first_break(tx) is None
+        assert len(audit.recent(tx)) == 60
+
+
+def test_a_database_that_is_away_is_unavailable_and_comes_back(need: Need, tmp_path: Path) -> None:
+    # A cluster of its own: recovery flushes every file of every database that the other tests made.
+    with postgres(need) as server:
+        store = open_store(tmp_path / "state", server.create("away"), SystemClock())
+        path = part10_file(tmp_path / "in")
+        server.kill()
+        with pytest.raises(Unavailable, match="does not answer"):
+            receive_file(store, CT1, path, channel="cli")
+        server.start()
+        assert isinstance(receive_file(store, CT1, path, channel="cli"), Stored)
+        store.close()

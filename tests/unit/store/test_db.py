@@ -1,0 +1,90 @@
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from dicomguard.clock import SystemClock
+from dicomguard.errors import Refused, Unavailable
+from dicomguard.store import counters, tables
+from dicomguard.store.db import Store, make_wal, open_store
+
+
+def pragma(store: Store, name: str) -> object:
+    with store.read() as tx:
+        return tx.exec_driver_sql(f"PRAGMA {name}").scalar()
+
+
+def test_sqlite_flushes_each_commit(tmp_path: Path) -> None:
+    store = open_store(tmp_path, "", SystemClock())
+    assert pragma(store, "journal_mode") == "wal"
+    assert pragma(store, "synchronous") == 2
+    assert pragma(store, "foreign_keys") == 1
+    assert pragma(store, "busy_timeout") == 30_000
+
+
+def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    open_store(tmp_path, "", SystemClock()).close()
+    with sqlite3.connect(tmp_path / "node.sqlite") as connection:
+        connection.execute("update meta set value = '99' where name = 'schema_version'")
+    with pytest.raises(Refused, match="schema 99"):
+        open_store(tmp_path, "", SystemClock())
+    with sqlite3.connect(tmp_path / "node.sqlite") as connection:
+        assert connection.execute("select value from meta where name = 'schema_version'").fetchone() == ("99",)
+
+
+def test_an_older_schema_is_brought_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_store(tmp_path, "", SystemClock()).close()
+    monkeypatch.setattr(tables, "SCHEMA_VERSION", tables.SCHEMA_VERSION + 1)
+    added = "create table added (a integer)"
+    steps = {tables.SCHEMA_VERSION - 1: lambda tx: tx.exec_driver_sql(added)}
+    monkeypatch.setattr(tables, "MIGRATIONS", steps)
+    store = open_store(tmp_path, "", SystemClock())
+    with store.read() as tx:
+        assert tx.execute(text("select count(*) from added")).scalar() == 0
+        version = tx.execute(text("select value from meta where name = 'schema_version'")).scalar()
+        assert version == str(tables.SCHEMA_VERSION)
+
+
+def test_a_foreign_database_url_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="no database of ours"):
+        open_store(tmp_path, "mysql://host/name", SystemClock())
+
+
+def test_an_error_in_the_block_takes_everything_back(tmp_path: Path) -> None:
+    store = open_store(tmp_path, "", SystemClock())
+    with pytest.raises(ZeroDivisionError), store.begin() as tx:
+        counters.add(tx, "a", "")
+        raise ZeroDivisionError
+    with store.read() as tx:
+        assert counters.listing(tx) == []
+
+
+def test_writers_wait_for_each_other_and_lose_nothing(tmp_path: Path) -> None:
+    store = open_store(tmp_path, "", SystemClock())
+
+    def add() -> None:
+        for _ in range(20):
+            with store.begin() as tx:
+                counters.add(tx, "a", "")
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with store.read() as tx:
+        assert counters.listing(tx)[0].value == 80
+
+
+def test_a_database_that_is_no_database_is_said(tmp_path: Path) -> None:
+    (tmp_path / "node.sqlite").mkdir()
+    with pytest.raises(Unavailable, match="does not answer"):
+        open_store(tmp_path, "", SystemClock())
+
+
+def test_make_wal_stays_with_the_file(tmp_path: Path) -> None:
+    make_wal(tmp_path / "work.sqlite")
+    with sqlite3.connect(tmp_path / "work.sqlite") as connection:
+        assert connection.execute("pragma journal_mode").fetchone() == ("wal",)

@@ -1,0 +1,61 @@
+import errno
+from pathlib import Path
+
+import pytest
+
+from dicomguard.errors import Refused, Unavailable
+from dicomguard.store.files import Died, FakeDisk, lock_folder, remove_leftovers, write_durably
+
+
+def test_a_whole_file_or_none(tmp_path: Path) -> None:
+    disk = FakeDisk()
+    path = write_durably(disk, tmp_path, "a/b/c.bin", [b"one", b"two"])
+    assert path.read_bytes() == b"onetwo"
+    assert disk.steps[-4:-2] == ["sync_folder", "sync_folder"]
+    assert disk.steps[-2:] == ["rename", "sync_folder"]
+    assert disk.steps.index("sync") > disk.steps.index("write")
+
+
+@pytest.mark.parametrize("step", ["write", "sync", "rename"])
+def test_a_writer_that_dies_before_the_rename_leaves_no_final_file(tmp_path: Path, step: str) -> None:
+    disk = FakeDisk()
+    write_durably(disk, tmp_path, "a/first", [b"1"])
+    disk.die_before = step
+    with pytest.raises(Died):
+        write_durably(disk, tmp_path, "a/second", [b"2"])
+    assert not (tmp_path / "a/second").exists()
+
+
+def test_an_existing_file_is_replaced_whole(tmp_path: Path) -> None:
+    disk = FakeDisk()
+    write_durably(disk, tmp_path, "f", [b"old"])
+    disk.die_before = "rename"
+    with pytest.raises(Died):
+        write_durably(disk, tmp_path, "f", [b"new"])
+    assert (tmp_path / "f").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_failed_flush_is_an_error_and_not_tried_again(tmp_path: Path, number: int) -> None:
+    disk = FakeDisk()
+    disk.sync_fails = number
+    with pytest.raises(Unavailable, match="try again"):
+        write_durably(disk, tmp_path, "f", [b"x"])
+    assert disk.steps.count("sync") == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_leftovers_of_dead_writers_go_and_young_ones_stay(tmp_path: Path) -> None:
+    incoming = tmp_path / "store/incoming/receiver-1"
+    incoming.mkdir(parents=True)
+    (incoming / "a.part").write_bytes(b"x")
+    written = (incoming / "a.part").stat().st_mtime
+    assert remove_leftovers(tmp_path, older_than=written - 1) == 0
+    assert remove_leftovers(tmp_path, older_than=written + 1) == 1
+
+
+def test_a_state_folder_has_one_owner(tmp_path: Path) -> None:
+    with lock_folder(tmp_path / "state"), pytest.raises(Refused, match="in use"), lock_folder(tmp_path / "state"):
+        pass
+    with lock_folder(tmp_path / "state"):
+        pass
