@@ -23,6 +23,7 @@ def phantom(
             plane = np.where(spot, 165 + folds, plane)
             marked[z] = spot
         noisy = plane + 3 * rng.standard_normal((rows, cols))
-        pixels[z] = np.clip(np.rint(noisy * high / 255), 0, high)
+        # Adding zero turns -0.0 into 0.0, so that equal planes have equal bytes.
+        pixels[z] = np.clip(np.rint(noisy * high / 255), 0, high) + 0.0
     head = np.broadcast_to(reach < 1, pixels.shape).copy()
     return Canvas(pixels=pixels, lesion=marked, head=head, low=0.0, high=high)

@@ -1,0 +1,129 @@
+"""Figures of merit, pure: arrays and counts in, numbers out.
+
+Slices of one patient are not independent, so intervals resample patients (Efron 1979) and bounds on false alarms count
+studies (Clopper and Pearson 1934).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta, rankdata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An estimate with its 95 % percentile interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def auc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
+    """Chance that a positive scores above a negative, ties count half; None when a side is empty."""
+    if not positive or not negative:
+        return None
+    ranks = rankdata([*positive, *negative])
+    count = len(positive)
+    total = float(ranks[:count].sum()) - count * (count + 1) / 2
+    return total / (count * len(negative))
+
+
+def auc_by_patient(
+    positive: Sequence[float],
+    positive_patients: Sequence[str],
+    negative: Sequence[float],
+    negative_patients: Sequence[str],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Interval | None:
+    """AUC with a patient bootstrap. None when a side is empty.
+
+    Patients are resampled with replacement; a draw without a positive or a negative is left out.
+    """
+    value = auc(positive, negative)
+    if value is None:
+        return None
+    patients = sorted({*positive_patients, *negative_patients})
+    place = {patient: index for index, patient in enumerate(patients)}
+    wins, pairs = _pair_counts(
+        np.asarray(positive), [place[p] for p in positive_patients], np.asarray(negative),
+        [place[p] for p in negative_patients], len(patients),
+    )  # fmt: skip
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), size=draws).astype(np.float64)
+    above = ((weights @ wins) * weights).sum(axis=1)
+    of = ((weights @ pairs) * weights).sum(axis=1)
+    drawn = above[of > 0] / of[of > 0]
+    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn.size else (value, value)
+    return Interval(value=value, low=float(low), high=float(high))
+
+
+def _pair_counts(
+    positive: NDArray[np.float64], positive_at: list[int], negative: NDArray[np.float64], negative_at: list[int], n: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """n×n: won pairs and all pairs between the positives of one patient and the negatives of another."""
+    won = (positive[:, None] > negative[None, :]) + 0.5 * (positive[:, None] == negative[None, :])
+    rows = np.zeros((n, len(positive)))
+    rows[positive_at, np.arange(len(positive))] = 1
+    cols = np.zeros((len(negative), n))
+    cols[np.arange(len(negative)), negative_at] = 1
+    return rows @ won @ cols, np.outer(rows.sum(axis=1), cols.sum(axis=0))
+
+
+def upper_bound(flagged: int, of: int, *, confidence: float = 0.95) -> float:
+    """One-sided Clopper–Pearson upper bound of a share; 1 when nothing was counted."""
+    if of == 0 or flagged >= of:
+        return 1.0
+    return float(beta.ppf(confidence, flagged + 1, of - flagged))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlap:
+    """How well a predicted mask covers the true one."""
+
+    f1: float
+    iou: float
+
+
+def overlap(predicted: NDArray[np.bool_], true: NDArray[np.bool_], ignored: NDArray[np.bool_] | None = None) -> Overlap:
+    """F1 and IoU of two H×W masks; `ignored` pixels count nowhere. A miss is 0, two empty masks are 1."""
+    if ignored is not None:
+        predicted, true = predicted & ~ignored, true & ~ignored
+    both = int((predicted & true).sum())
+    total = int(predicted.sum()) + int(true.sum())
+    if total == 0:
+        return Overlap(f1=1.0, iou=1.0)
+    return Overlap(f1=2 * both / total, iou=both / (total - both))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confusion:
+    """Truth (rows) against answer (columns), in the order of `labels`."""
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    # Mean F1 over the labels that occur in truth or answer.
+    macro_f1: float
+
+
+def confusion(truth: Sequence[str], answer: Sequence[str], labels: Sequence[str]) -> Confusion:
+    """Count pairs; an answer outside the labels raises ValueError."""
+    at = {label: index for index, label in enumerate(labels)}
+    unknown = {*truth, *answer} - set(at)
+    if unknown:
+        raise ValueError(f"The answer {sorted(unknown)[0]!r} is not among {', '.join(labels)}. Add it to the labels.")
+    counts = np.zeros((len(labels), len(labels)), np.int64)
+    for true, given in zip(truth, answer, strict=True):
+        counts[at[true], at[given]] += 1
+    hits = np.diag(counts)
+    total = counts.sum(axis=0) + counts.sum(axis=1)
+    f1 = 2 * hits[total > 0] / total[total > 0]
+    return Confusion(
+        labels=tuple(labels),
+        counts=tuple(tuple(int(value) for value in row) for row in counts),
+        macro_f1=float(f1.mean()) if f1.size else 0.0,
+    )

@@ -1,0 +1,163 @@
+"""The protocol with scores whose right figures are known beforehand: an oracle, and a constant."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+from dicomguard.errors import Refused
+from dicomguard.retrain.dataset import COLUMNS
+from dicomguard.retrain.evaluate import report
+from dicomguard.retrain.evaluate.protocol import evaluate
+from dicomguard.retrain.evaluate.scoring import Scored
+from tests.unit.retrain.tamper.phantom import phantom
+
+PEOPLE = 3
+SLICES = 4
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A data folder of three people with a lesion, four touching planes each."""
+    root = tmp_path / "archive"
+    root.mkdir()
+    with (root / "index.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for person in range(PEOPLE):
+            canvas = phantom(slices=SLICES, seed=person)
+            for z in range(SLICES):
+                plane, mask = f"{person}_{z}.png", f"{person}_{z}_mask.png"
+                Image.fromarray(canvas.pixels[z].astype(np.uint8)).save(root / plane)
+                Image.fromarray(canvas.lesion[z].astype(np.uint8) * 255).save(root / mask)
+                writer.writerow(
+                    {
+                        "source": "own",
+                        "patient": f"P{person}",
+                        "group": "g",
+                        "slice": z + 1,
+                        "sequence": "flair",
+                        "file": plane,
+                        "mask": mask,
+                        "tumor_px": int(canvas.lesion[z].sum()),
+                        "rows": 128,
+                        "cols": 120,
+                        "bits": 8,
+                        "sha256": f"{person}/{z}",
+                    }
+                )
+    return root
+
+
+KEYS = [f"own/P{person}" for person in range(PEOPLE)]
+
+
+def judge(score_of: Callable[[np.ndarray[Any, Any]], float], seen: list[str]) -> Callable[[Sequence[Path]], Scored]:
+    """A verdict whose slice scores are a function of the pixels, and whose study score is the largest."""
+
+    def score(files: Sequence[Path]) -> Scored:
+        slices, forged = [], {}
+        for path in files:
+            dataset = pydicom.dcmread(path)
+            seen.append(str(dataset.SOPInstanceUID))
+            value = score_of(dataset.pixel_array)
+            slices.append({"sop_instance_uid": str(dataset.SOPInstanceUID), "forgery": value})
+            if value > 0.5:
+                forged[str(dataset.SOPInstanceUID)] = np.ones(dataset.pixel_array.shape, np.bool_)
+        highest = max(float(str(one["forgery"])) for one in slices)
+        document = {
+            "model": {"operating_point": {"forgery": 0.5}},
+            "slices": slices,
+            "score": {"forgery": highest},
+            "category": "added" if highest > 0.5 else "real",
+        }
+        return Scored(document=document, forged=forged)
+
+    return score
+
+
+def test_an_oracle_gets_full_marks(archive: Path, tmp_path: Path) -> None:
+    authentic = {phantom(slices=SLICES, seed=p).pixels[z].tobytes() for p in range(PEOPLE) for z in range(SLICES)}
+    seen: list[str] = []
+    oracle = judge(lambda plane: 0.1 if plane.astype(np.float32).tobytes() in authentic else 0.9, seen)
+    steps: list[tuple[int, int]] = []
+    document = evaluate(
+        archive,
+        tmp_path / "none",
+        out=tmp_path / "out",
+        keys=KEYS,
+        fast=True,
+        progress=lambda done, total: steps.append((done, total)),
+        score=oracle,
+    )
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == json.loads(json.dumps(document))
+    rows = document["families"]
+    assert len(rows) >= 12
+    for row in rows:
+        assert row["slice_auc_pooled"] == row["slice_auc_paired"] == row["study_auc"] == 1.0
+        assert row["slice_sensitivity"] == row["study_sensitivity"] == 1.0
+        # The oracle calls the whole plane forged: found, but badly delineated.
+        assert 0 < row["pixel_f1"] < 0.6
+    alarms = document["false_alarms"]
+    assert [(row["source"], row["studies_flagged"], row["studies"]) for row in alarms] == [("own", 0, PEOPLE)]
+    assert alarms[0]["slices"] == PEOPLE * SLICES
+    assert 0.6 < alarms[0]["studies_upper"] < 0.7
+    assert steps[-1][0] == steps[-1][1]
+    assert steps == sorted(steps)
+    # No slice of one study is taken for a slice of another.
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_constant_is_at_chance(archive: Path, tmp_path: Path) -> None:
+    document = evaluate(
+        archive, tmp_path / "none", out=tmp_path / "out", keys=KEYS, fast=True, score=judge(lambda plane: 0.3, [])
+    )
+    for row in document["families"]:
+        assert row["slice_auc_pooled"] == row["study_auc"] == 0.5
+        assert row["study_sensitivity"] == row["pixel_f1"] == 0
+    counts = dict(zip(document["four_way"]["labels"], document["four_way"]["counts"], strict=True))
+    assert counts["real"][0] == PEOPLE
+    assert counts["added"][0] > 0
+    assert counts["removed"][0] > 0
+
+
+def test_the_same_seed_forges_the_same(archive: Path, tmp_path: Path) -> None:
+    documents = [
+        evaluate(
+            archive,
+            tmp_path / "none",
+            out=tmp_path / str(run),
+            keys=KEYS,
+            fast=True,
+            seed=seed,
+            score=judge(lambda plane: float(plane.mean()) / 255, []),
+        )
+        for run, seed in enumerate((5, 5, 6))
+    ]
+    assert documents[0] == documents[1]
+    assert documents[0]["families"] != documents[2]["families"]
+
+
+def test_reports_are_for_people(archive: Path, tmp_path: Path) -> None:
+    document = evaluate(
+        archive, tmp_path / "none", out=tmp_path / "out", keys=KEYS, fast=True, score=judge(lambda plane: 0.3, [])
+    )
+    page = (tmp_path / "out" / "report.html").read_text()
+    lines = report.text(document)
+    for row in document["families"]:
+        assert row["family"] in page
+        assert row["family"] in lines
+    assert "http" not in page
+    assert "0 of 3" in lines
+    assert "seed 2026" in lines
+
+
+def test_unknown_patients_are_refused(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="None of the 1 patients"):
+        evaluate(archive, tmp_path / "none", out=tmp_path / "out", keys=["own/nobody"], score=judge(lambda p: 0, []))
