@@ -1,0 +1,148 @@
+"""A manifest is the same however the instances arrived, and nothing that arrived is missing from it."""
+
+import random
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from dicomguard.core import freeze
+from dicomguard.core.instance import FrameGeometry, Header, Instance
+from dicomguard.core.selection import Rule
+from dicomguard.core.study import Manifest
+from dicomguard.core.verdict import ModelScope
+from dicomguard.errors import Refused
+
+SCOPE = ModelScope(modalities=("MR",), body_parts=("HEAD",), sequences=("flair",))
+MR = "1.2.840.10008.5.1.4.1.1.4"
+Pair = tuple[Header, Instance]
+
+
+def copy(sop: str, *, z: float | None = 0.0, series: str = "1.2", ordinal: int = 0, **change: Any) -> Pair:
+    position = None if z is None else (0.0, 0.0, z)
+    frame = FrameGeometry(position_mm=position, orientation=(1.0, 0, 0, 0, 1.0, 0), spacing_mm=(1.0, 1.0))
+    header = Header(
+        sop_instance_uid=sop,
+        sop_class_uid=MR,
+        study_instance_uid="1",
+        series_instance_uid=series,
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        modality="MR",
+        series_description="FLAIR",
+        body_part="HEAD",
+        rows=256,
+        columns=256,
+        has_pixels=True,
+        frames=(frame,),
+        series_number=3,
+        instance_number=int(sop.split(".")[-1]),
+    )
+    return replace(header, **change), Instance(
+        sop_instance_uid=sop,
+        sop_class_uid=MR,
+        study_instance_uid="1",
+        series_instance_uid=series,
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        sha256=f"{sop}-{ordinal}",
+        size_bytes=1,
+        path=f"{sop}-{ordinal}.dcm",
+        calling_ae=f"AE{ordinal}",
+        called_ae="",
+        address="",
+        received_at=datetime(2026, 1, 2, tzinfo=UTC),
+        ordinal=ordinal,
+    )
+
+
+def frozen(*copies: Pair, **change: Any) -> Manifest:
+    options: dict[str, Any] = {
+        "study_instance_uid": "1",
+        "revision": 1,
+        "opened_because": "first",
+        "calling_ae": "",
+        "rules": (),
+        "scope": SCOPE,
+    }
+    return freeze.freeze(copies, **(options | change))
+
+
+def test_order_of_arrival_does_not_matter() -> None:
+    copies = [copy(f"1.{i}", z=5.0 * ((7 * i) % 11)) for i in range(11)]
+    shuffled = copies.copy()
+    random.Random(3).shuffle(shuffled)
+    assert frozen(*shuffled) == frozen(*copies)
+    assert frozen(*shuffled).sha256 == frozen(*copies).sha256
+    (plan,) = frozen(*copies).series
+    assert [item.position_mm for item in plan.slices] == [5.0 * i for i in range(11)]
+    assert (plan.kind, plan.analysed, plan.scope, plan.sequence) == ("regular", True, "inside", "flair")
+
+
+def test_manifest_survives_its_json() -> None:
+    manifest = frozen(copy("1.1"), copy("1.2", z=5.0), copy("1.1", ordinal=1))
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_conflict_copy_is_listed_and_not_analysed() -> None:
+    manifest = frozen(copy("1.1"), copy("1.2", z=5.0), copy("1.2", z=5.0, ordinal=1))
+    slices = [item for plan in manifest.series for item in plan.slices]
+    assert [(item.sha256, item.skipped) for item in slices] == [
+        ("1.1-0", ""),
+        ("1.2-0", ""),
+        ("1.2-1", "conflict copy"),
+    ]
+    assert [(item.sop_instance_uid, item.analysed) for item in manifest.conflicts] == [("1.2", True), ("1.2", False)]
+    assert len({item.calling_ae_hash for item in manifest.conflicts}) == 2
+
+
+def test_small_slices_and_left_out_series_keep_their_slices_with_a_reason() -> None:
+    manifest = frozen(
+        copy("1.1", rows=64),
+        copy("1.2", series="1.3", series_description="localizer"),
+        copy("1.3", series="1.4", modality="US"),
+    )
+    assert {(item.sop_instance_uid, item.skipped) for plan in manifest.series for item in plan.slices} == {
+        ("1.1", "too small"),
+        ("1.2", "localiser"),
+        ("1.3", "no head"),
+    }
+    assert not any(plan.analysed for plan in manifest.series)
+
+
+def test_objects_without_pixels_have_a_plan_and_no_slices() -> None:
+    (plan,) = frozen(copy("1.1", modality="SR", has_pixels=False)).series
+    assert (plan.analysed, plan.slices, plan.reason) == (False, (), "It is a structured report, not an image.")
+
+
+def test_rule_that_leaves_out_gives_its_slices_a_reason() -> None:
+    (plan,) = frozen(copy("1.1"), rules=(Rule(name="none", action="skip"),)).series
+    assert plan.slices[0].skipped == "derived"
+    assert 'Rule "none"' in plan.reason
+
+
+def test_frames_are_numbered_in_multi_frame_objects_only() -> None:
+    frames = tuple(
+        FrameGeometry(position_mm=(0.0, 0.0, 3.0 * z), orientation=(1.0, 0, 0, 0, 1.0, 0), spacing_mm=None)
+        for z in (2, 0, 1)
+    )
+    (one,) = frozen(copy("1.1")).series
+    (many,) = frozen(copy("1.2", frames=frames, sop_class_uid="1.2.840.10008.5.1.4.1.1.4.1")).series
+    assert one.slices[0].frame is None
+    assert [item.frame for item in many.slices] == [2, 3, 1]
+
+
+def test_series_are_in_order_of_their_numbers() -> None:
+    manifest = frozen(copy("1.1", series="1.9", series_number=2), copy("1.2", series="1.3", series_number=None))
+    assert [plan.series_instance_uid for plan in manifest.series] == ["1.9", "1.3"]
+
+
+def test_descriptions_leave_only_as_hash() -> None:
+    manifest = frozen(copy("1.1", series_description="FLAIR Jane Doe"))
+    assert "Jane" not in str(manifest.to_json())
+    assert freeze.hashed("") == ""
+
+
+def test_endless_study_is_refused() -> None:
+    frame = FrameGeometry(position_mm=None, orientation=None, spacing_mm=None)
+    with pytest.raises(Refused, match="20001 frames"):
+        frozen(copy("1.1", frames=(frame,) * (freeze.MOST_SLICES + 1)))
