@@ -42,7 +42,7 @@ class _LazyGroup(TyperGroup):
         module: Any = importlib.import_module(f"dicomguard.cli.{cmd_name.replace('-', '_')}")
         app: typer.Typer | None = getattr(module, "app", None)
         if app is None:
-            app = typer.Typer(add_completion=False)
+            app = typer.Typer(add_completion=False, rich_markup_mode=None)
             app.command(name=cmd_name)(module.command)
         command = typer.main.get_command(app)
         command.name = cmd_name

@@ -1,31 +1,40 @@
 """From the report of an evaluation to the figures that promotion compares."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dicomguard.errors import Refused
+from dicomguard.retrain.evaluate import metrics
 from dicomguard.retrain.promotion import Alarms, Auc, Figures
 
 
 def read(report: Mapping[str, Any], *, model_id: str, sha256: str, golden_sha256: str) -> Figures:
-    """One row a source and family; rows in which nothing was forged say nothing and are left out."""
+    """One row a source and family; rows in which nothing was forged say nothing and are left out.
+
+    Over all rows: the mean of the areas and of the ends of their intervals, wider than an interval of the mean.
+    """
     families = tuple(
         _auc(f"{row['family']} in {row['source']}", row)
         for row in report["families"]
         if row["slice_auc_pooled"] is not None
     )
-    if not families:
-        raise Refused(
-            "No tamper family could be measured on the golden set. Add test cases with larger heads or lesions."
-        )
+    alarms = tuple(_alarms(row) for row in report["false_alarms"] if row["slices"])
+    if not families or not alarms:
+        raise Refused("Nothing could be measured on the golden set. Add test cases with larger heads or lesions.")
+    flagged, of = sum(one.flagged for one in alarms), sum(one.of for one in alarms)
     return Figures(
         model_id=model_id,
         weights_sha256=sha256,
         golden_sha256=golden_sha256,
-        overall=_auc("all families", report["overall"]),
+        overall=Auc(
+            name="all families",
+            auc=_mean([one.auc for one in families]),
+            low=_mean([one.low for one in families]),
+            high=_mean([one.high for one in families]),
+        ),
         families=families,
-        alarms=tuple(_alarms(row["source"], row) for row in report["false_alarms"]),
-        alarms_overall=_alarms("all sources", report["overall"]),
+        alarms=alarms,
+        alarms_overall=Alarms(source="all sources", flagged=flagged, of=of, upper=metrics.upper_bound(flagged, of)),
     )
 
 
@@ -36,7 +45,10 @@ def _auc(name: str, row: Mapping[str, Any]) -> Auc:
     return Auc(name=name, auc=value, low=min(low, value), high=max(high, value))
 
 
-def _alarms(source: str, row: Mapping[str, Any]) -> Alarms:
-    return Alarms(
-        source=source, flagged=int(row["slices_flagged"]), of=int(row["slices"]), upper=float(row["slices_upper"])
-    )
+def _alarms(row: Mapping[str, Any]) -> Alarms:
+    counts = {"flagged": int(row["slices_flagged"]), "of": int(row["slices"])}
+    return Alarms(source=str(row["source"]), **counts, upper=float(row["slices_upper"]))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
