@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -63,16 +63,21 @@ class FileMeta:
 
 def read_meta(path: Path) -> FileMeta:
     """Raise `Refused` for what is no Part 10 file."""
+    with path.open("rb") as file:
+        return read_meta_of(file)
+
+
+def read_meta_of(file: IO[bytes]) -> FileMeta:
+    """The same of an open file at its beginning; leaves it at the dataset."""
     try:
-        with path.open("rb") as file:
-            pydicom.filereader.read_preamble(file, force=False)
-            meta = pydicom.filereader._read_file_meta_info(file)
-            return FileMeta(
-                sop_class_uid=str(meta.get("MediaStorageSOPClassUID", "")),
-                sop_instance_uid=str(meta.get("MediaStorageSOPInstanceUID", "")),
-                transfer_syntax_uid=str(meta.TransferSyntaxUID),
-                dataset_offset=file.tell(),
-            )
+        pydicom.filereader.read_preamble(file, force=False)
+        meta = pydicom.filereader._read_file_meta_info(file)
+        return FileMeta(
+            sop_class_uid=str(meta.get("MediaStorageSOPClassUID", "")),
+            sop_instance_uid=str(meta.get("MediaStorageSOPInstanceUID", "")),
+            transfer_syntax_uid=str(meta.TransferSyntaxUID),
+            dataset_offset=file.tell(),
+        )
     except PARSE_ERRORS as error:
         raise _refused(error) from error
 

@@ -2,12 +2,8 @@
 
 import logging
 import secrets
-import shutil
 import signal
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 from dicomguard import log
@@ -18,7 +14,7 @@ from dicomguard.errors import Unavailable
 from dicomguard.scp.server import Bounds, Receiver
 from dicomguard.store import associations, executors
 from dicomguard.store.db import Limits, Store, open_store
-from dicomguard.store.files import INCOMING, remove_leftovers
+from dicomguard.store.files import remove_leftovers
 
 _LOG = log.get("scp")
 HEARTBEAT_S = 2.0
@@ -49,8 +45,7 @@ def run(config: Config) -> int:
         device_uid=uid.device(config.node.name),
     )
     process = f"receiver-{secrets.token_hex(8)}"
-    with _spool(store, process):
-        return _serve(config, store, process, stop)
+    return _serve(config, store, process, stop)
 
 
 def _serve(config: Config, store: Store, process: str, stop: threading.Event) -> int:
@@ -105,18 +100,3 @@ def _retire(store: Store, process: str) -> None:
             executors.retire(tx, process)
     except Unavailable as error:
         _LOG.warning("heartbeat.missed", reason=str(error))
-
-
-@contextmanager
-def _spool(store: Store, process: str) -> Iterator[None]:
-    """A folder of this process in the store for datasets that are still arriving.
-
-    pynetdicom puts them where `tempfile` says, and leaves those of aborted transfers there.
-    """
-    spool = store.root / INCOMING / process
-    spool.mkdir(mode=0o700, parents=True)
-    tempfile.tempdir = str(spool)
-    try:
-        yield
-    finally:
-        shutil.rmtree(spool, ignore_errors=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydicom import Dataset
-from pynetdicom import _config, evt
+from pynetdicom import _config, dimse_messages, evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.events import Event
@@ -22,6 +22,7 @@ from dicomguard.dimse import contexts
 from dicomguard.dimse.ae import make_ae
 from dicomguard.errors import Unavailable
 from dicomguard.scp import storage
+from dicomguard.scp.spool import Spooled
 from dicomguard.store import associations, refusals
 from dicomguard.store.associations import How
 from dicomguard.store.db import Store
@@ -77,8 +78,9 @@ class Receiver:
 
     def open(self, host: str, port: int) -> int:
         """Listen; returns the port, which differs from the asked one when that is 0. Raises `Unavailable`."""
-        # Large datasets go to a file as they arrive instead of growing in memory.
+        # Datasets go to a file as they arrive instead of growing in memory.
         _config.STORE_RECV_CHUNKED_DATASET = True
+        dimse_messages.NamedTemporaryFile = lambda **_: Spooled(self._store)
         for sop_class in contexts.STORAGE_CLASSES:
             self._ae.add_supported_context(sop_class, list(contexts.TRANSFER_SYNTAXES))
         self._ae.add_supported_context(contexts.VERIFICATION, list(contexts.TRANSFER_SYNTAXES[:2]))

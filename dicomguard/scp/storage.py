@@ -1,17 +1,14 @@
 """C-STORE: the bytes of one message through the store's door, its answer as a status word (PS3.4 B.2.3)."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import assert_never
 
 from pydicom import Dataset
 from pynetdicom.events import Event
 
-from dicomguard import log, part10
+from dicomguard import log
 from dicomguard.dimse import status
 from dicomguard.errors import Refused, Unavailable
 from dicomguard.store.db import Store
-from dicomguard.store.files import read_pieces
 from dicomguard.store.intake import (
     Conflict,
     Duplicate,
@@ -38,7 +35,7 @@ def answer(store: Store, event: Event, sender: Sender, *, association_id: str, w
             sop_class_uid=str(event.request.AffectedSOPClassUID),
             sop_instance_uid=str(event.request.AffectedSOPInstanceUID),
             transfer_syntax_uid=str(event.context.transfer_syntax),
-            chunks=_dataset(event.dataset_path),
+            chunks=event.request._dataset_file.dataset(),
             association_id=association_id,
             channel="dimse",
         )
@@ -51,11 +48,6 @@ def answer(store: Store, event: Event, sender: Sender, *, association_id: str, w
         _LOG.crashed("instance.failed", peer=sender.peer)
         return _status(status.PROCESSING_FAILURE, "internal error of the receiver")
     return _said(outcome, sender, warn_of_conflict=warn_of_conflict)
-
-
-def _dataset(spooled: Path) -> Iterator[bytes]:
-    """The dataset bytes as they came; pynetdicom put a file meta information of its own before them."""
-    return read_pieces(spooled, start=part10.dataset_offset(spooled))
 
 
 def _refused(word: int, sender: Sender, error: Refused | Unavailable) -> Dataset:

@@ -41,11 +41,18 @@ def test_a_written_file_is_read_by_pydicom_and_holds_the_given_bytes(tmp_path: P
 
 def test_header_of_a_classic_image(tmp_path: Path) -> None:
     path = part10_file(
-        tmp_path, ImagePositionPatient=[1.5, 2, 3], ImageOrientationPatient=[1, 0, 0, 0, 1, 0], PixelSpacing=[0.5, 0.25],
-        
-        SeriesDescription="AX T1", ImageType=["ORIGINAL", "PRIMARY"], EchoTime="12.5", SliceThickness="5",
-        InversionTime="", ContrastBolusAgent="GD", LossyImageCompression="01",
-    )  # fmt: skip
+        tmp_path,
+        ImagePositionPatient=[1.5, 2, 3],
+        ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+        PixelSpacing=[0.5, 0.25],
+        SeriesDescription="AX T1",
+        ImageType=["ORIGINAL", "PRIMARY"],
+        EchoTime="12.5",
+        SliceThickness="5",
+        InversionTime="",
+        ContrastBolusAgent="GD",
+        LossyImageCompression="01",
+    )
     header = part10.read_header(path)
     assert header.sop_instance_uid == f"{ROOT}.1.1.1"
     assert header.transfer_syntax_uid == "1.2.840.10008.1.2.1"
@@ -53,7 +60,7 @@ def test_header_of_a_classic_image(tmp_path: Path) -> None:
     assert header.image_type == ("ORIGINAL", "PRIMARY")
     (frame,) = header.frames
     assert frame.position_mm == (1.5, 2.0, 3.0)
-    assert frame.orientation == (1, 0, 0, 0, 1, 0)
+    assert frame.orientation == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     assert frame.spacing_mm == (0.5, 0.25)
     assert (header.echo_time_ms, header.slice_thickness_mm) == (12.5, 5.0)
     assert header.inversion_time_ms is None

@@ -1,0 +1,128 @@
+"""A live receiver process for tests: its own state folder, a free port, its log."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+
+from dicomguard import part10
+from dicomguard.clock import SystemClock
+from dicomguard.dimse.ae import make_ae
+from dicomguard.store.db import Store, open_store
+from tests.peers import end, free_port, wait_for
+
+PEERS = {"ct1": ("CT1", "127.0.0.1"), "mr1": ("MR1", "127.0.0.1"), "far": ("FAR", "192.0.2.7")}
+
+
+@dataclass
+class LiveReceiver:
+    """A running `python -m dicomguard.scp`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    state: Path
+    url: str
+    log: Path
+    _stores: list[Store] = field(default_factory=list)
+
+    def events(self, name: str = "") -> list[dict[str, Any]]:
+        """Its log lines so far, or those of one event."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if name in ("", line["event"])]
+
+    def store(self) -> Store:
+        """The same store, opened by the test."""
+        self._stores.append(open_store(self.state, self.url, SystemClock()))
+        return self._stores[-1]
+
+    def kill(self) -> None:
+        """As a power cut for the process."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(20)
+
+    def stop(self) -> int:
+        """Orderly; returns the exit status."""
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+def configuration(port: int, *, peers: Mapping[str, tuple[str, str]] = PEERS, more: str = "", url: str = "") -> str:
+    """TOML of a node; `more` is added at the end."""
+    named = "\n".join(
+        f'[peers.{name}]\nae_title = "{title}"\naddresses = ["{address}"]' for name, (title, address) in peers.items()
+    )
+    storage = "" if "[storage]" in more else "[storage]\nlow_bytes = 0\nstop_bytes = 0\n"
+    return f'[node]\nport = {port}\nstate = "state"\n[database]\nurl = "{url}"\n{storage}{named}\n{more}\n'
+
+
+@contextlib.contextmanager
+def receiver(
+    folder: Path, *, peers: Mapping[str, tuple[str, str]] = PEERS, more: str = "", url: str = "", port: int = 0
+) -> Iterator[LiveReceiver]:
+    """Start one on the state folder below `folder`; a second call there continues with the same state."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    file = folder / "dicomguard.toml"
+    file.write_text(configuration(port, peers=peers, more=more, url=url))
+    log = folder / f"log-{time.monotonic_ns()}.jsonl"
+    with log.open("wb") as target:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dicomguard.scp", "--config", str(file)],
+            stderr=target,
+            stdout=target,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"},
+        )
+    live = LiveReceiver(process, port, folder / "state", url, log)
+
+    def ready() -> bool:
+        assert process.poll() is None, log.read_text()[-2000:]
+        return bool(live.events("receiver.opened"))
+
+    try:
+        wait_for(ready, seconds=30, what="the receiver")
+        yield live
+    finally:
+        end(process)
+        for store in live._stores:
+            store.close()
+
+
+@contextlib.contextmanager
+def associated(
+    live: LiveReceiver, files: list[Path], *, calling_ae: str = "CT1", called_ae: str = "DICOMGUARD"
+) -> Iterator[Association]:
+    """An association of pynetdicom's requestor that proposes what the files need."""
+    needed = sorted({(meta.sop_class_uid, meta.transfer_syntax_uid) for meta in map(part10.read_meta, files)})
+    contexts: list[PresentationContext] = [build_context(*pair) for pair in needed]
+    ae = make_ae(calling_ae)
+    ae.dimse_timeout = 30
+    association = ae.associate("127.0.0.1", live.port, contexts=contexts, ae_title=called_ae)
+    try:
+        yield association
+        if association.is_established:
+            association.release()
+    finally:
+        if association.is_established:
+            association.abort()
+
+
+def send(association: Association, file: Path) -> int | None:
+    """C-STORE the file's own bytes; the status word, or None when no answer came."""
+    from pynetdicom import _config
+
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    try:
+        answer = association.send_c_store(file)
+    except (RuntimeError, ValueError):
+        return None
+    return int(answer.Status) if "Status" in answer else None
