@@ -278,7 +278,7 @@ def work(plan: Plan) -> None:
     with lock_state(state, name=f"worker-{plan.node}" if shared else "worker"):
         if not shared:
             make_wal(state / "work.sqlite")
-        engine = MortalEngine(node=plan.node, database_url=work_database(state, plan.url), studies_at_once=4)
+        engine = MortalEngine(node=plan.node, database_url=work_database(state, plan.url), studies_at_once=1)
         engine.deaths, engine.used = plan.deaths, state / "deaths"
         engine.used.touch()
         steps = study.StudyWork(
