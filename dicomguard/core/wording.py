@@ -155,8 +155,7 @@ def _found(verdict: Verdict, places: "_Places") -> list[str]:
 
 def _score(verdict: Verdict) -> str:
     point, score, rank = verdict.model.operating_point, verdict.score.forgery, verdict.score.authentic_rank
-    if score is None:
-        return ""
+    assert score is not None, "only a study that is not analysable has no score"
     if verdict.category in ("real", "absent"):
         return _text("score_alert", score=score, threshold=point.forgery)
     if rank is None or rank.of == 0:

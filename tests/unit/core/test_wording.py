@@ -79,6 +79,14 @@ def test_removed_with_partial_coverage() -> None:
     assert said.next_step.startswith("Please compare with the images on the scanner, with earlier studies")
 
 
+def test_threshold_that_was_never_tried_on_authentic_studies_claims_nothing() -> None:
+    made = case("added", [source()], [Spot(category="added", places=[3])])
+    point = replace(made.verdict.model.operating_point, n_authentic=0, flagged=0)
+    model = replace(made.verdict.model, operating_point=point)
+    said = texts(replace(made, verdict=replace(made.verdict, model=model))).summary
+    assert "Forgery score 0.93; none of 100 authentic studies scored as high. All 20" in said
+
+
 def test_not_analysable() -> None:
     said = texts(case("not_analysable", [source(3)]))
     assert said.summary == (

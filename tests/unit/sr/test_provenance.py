@@ -1,18 +1,23 @@
 """Identity is what an archive matches on: decoded where it is text, untouched where it is malformed, never more."""
 
+import copy
 from dataclasses import replace
 from datetime import UTC, timedelta, timezone
 from io import BytesIO
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom import config, dcmread
+from pydicom.charset import convert_encodings
 from pydicom.data import get_charset_files
 from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from dicomguard.sr import provenance
 from tests.sr_cases import NODE, Case, Change, Spot, case, frames, single_frame, through_file
 
 SPOT = [Spot(category="added", places=[1, 2])]
@@ -259,3 +264,30 @@ def test_header_is_that_of_the_first_analysed_instance() -> None:
 
 def test_through_file_gives_undecoded_headers() -> None:
     assert isinstance(through_file(single_frame(1)[0]).get_item("PatientName").value, bytes)
+
+
+@given(
+    value=st.binary(max_size=24),
+    keyword=st.sampled_from(["PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "PatientWeight"]),
+    charset=st.sampled_from(["ISO_IR 192", "ISO_IR 100", "GB18030", "ISO_IR 13", "ISO 2022 IR 149", "NONSENSE", ""]),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_any_bytes_pass_and_keep_their_meaning(value: bytes, keyword: str, charset: str) -> None:
+    header = copy.deepcopy(HEADER)
+    header.SpecificCharacterSet = charset
+    header.set_original_encoding(False, True, convert_encodings(charset))
+    tag = Tag(keyword)
+    header[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
+    shared = provenance.of(VERDICT, header, {}, NODE)
+    copied: Any = shared.identity.get_item(keyword)
+    if copied is None:
+        assert keyword == "PatientWeight" and not value.strip(b" \0")
+    elif isinstance(copied.value, bytes):
+        assert copied.value.rstrip(b" \0") == value.rstrip(b" \0")
+    else:
+        # What a reader of the source sees is what a reader of ours sees.
+        assert str(copied.value or "") == str(header[keyword].value or "").rstrip("\0 ")
+
+
+HEADER = single_frame(1)[0]
+VERDICT = case("absent", [frames([HEADER])]).verdict

@@ -1,0 +1,61 @@
+"""Where a frame lies, wherever its object says so."""
+
+import pytest
+from pydicom.dataset import Dataset
+
+from dicomguard.errors import Broken
+from dicomguard.sr import planes
+from tests.sr_cases import enhanced, single_frame
+
+
+def test_single_frame_and_enhanced_agree() -> None:
+    (header,) = enhanced(3)
+    plane = planes.of(header, 3)
+    assert plane is not None
+    assert (plane.position_mm, plane.spacing_mm, plane.thickness_mm) == ((-80, -70, 10), (0.9, 0.8), 5)
+    single = planes.of(single_frame(3)[2], None)
+    assert single is not None and (single.position_mm, single.thickness_mm) == ((-80, -80, -72), 4)
+
+
+def test_groups_may_be_shared() -> None:
+    def share(ds: Dataset) -> None:
+        first = ds.PerFrameFunctionalGroupsSequence[0]
+        for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+            setattr(ds.SharedFunctionalGroupsSequence[0], name, first[name].value)
+        for group in ds.PerFrameFunctionalGroupsSequence:
+            del group.PlaneOrientationSequence, group.PixelMeasuresSequence
+
+    (apart,), (shared,) = enhanced(3), enhanced(3, change=share)
+    assert planes.of(shared, 2) == planes.of(apart, 2)
+
+
+@pytest.mark.parametrize(
+    "keyword", ["FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
+)
+def test_without_a_place_in_the_patient(keyword: str) -> None:
+    def empty(ds: Dataset) -> None:
+        setattr(ds, keyword, None)
+
+    assert planes.of(single_frame(1, change=empty)[0], None) is None
+    assert planes.of(single_frame(1, change=lambda ds: delattr(ds, keyword))[0], None) is None
+
+
+def test_wrong_count_of_numbers_is_no_place() -> None:
+    def cut(ds: Dataset) -> None:
+        ds.ImagePositionPatient = [1, 2]
+
+    assert planes.of(single_frame(1, change=cut)[0], None) is None
+
+
+def test_enhanced_without_positions() -> None:
+    def drop(ds: Dataset) -> None:
+        del ds.SharedFunctionalGroupsSequence
+        for group in ds.PerFrameFunctionalGroupsSequence:
+            del group.PlanePositionSequence
+
+    assert planes.of(enhanced(2, change=drop)[0], 1) is None
+
+
+def test_frame_that_is_not_there() -> None:
+    with pytest.raises(Broken, match="Frame 4 is not among the 3"):
+        planes.of(enhanced(3)[0], 4)
