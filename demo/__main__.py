@@ -6,6 +6,7 @@ Exit status 0 when all four answers are right.
 import contextlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -114,9 +115,9 @@ def run(pacs: Pacs, receiver: int) -> bool:
     right = True
     expected: dict[str, dict[str, str]] = json.loads((SCANS / "expected.json").read_text())
     for name in expected:
-        target = ["DICOMGUARD", "127.0.0.1", str(receiver)]
+        target = f"DICOMGUARD@127.0.0.1:{receiver}"
         subprocess.run(
-            [*COMMAND, "send", "--calling", "DEMO", *target, str(SCANS / name)], check=True, stdout=subprocess.DEVNULL
+            [*COMMAND, "send", "--as", "DEMO", "--to", target, str(SCANS / name)], check=True, capture_output=True
         )
     for name, truth in expected.items():
         study = str(pydicom.dcmread(next((SCANS / name).glob("*.dcm")), stop_before_pixels=True).StudyInstanceUID)
@@ -142,6 +143,8 @@ def run(pacs: Pacs, receiver: int) -> bool:
 
 def main() -> int:
     """Run the demonstration; stay for the page when a person watches."""
+    # Ended from outside, the demonstration still ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir()
