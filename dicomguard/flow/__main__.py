@@ -16,7 +16,7 @@ from dicomguard.core.completion import Patience
 from dicomguard.core.delivery import Backoff
 from dicomguard.deliver.association import Timeouts
 from dicomguard.errors import DicomguardError
-from dicomguard.flow import completion, delivery, study, sweep
+from dicomguard.flow import completion, delivery, retraining, study, sweep
 from dicomguard.flow.analysts import Analysts
 from dicomguard.flow.engine import Engine, lock_state, work_database
 from dicomguard.sr.build import NodeIdentity
@@ -59,8 +59,9 @@ def run(settings: config.Config, stop: threading.Event) -> None:
             beat = sweep.Sweep(engine=engine, store=store, clock=clock, node=node, settings=_times(settings))
             beat.begin()
             engine.launch()
-            while not stop.wait(1.0):
-                beat.tick()
+            with retraining.schedule(store, settings, clock):
+                while not stop.wait(1.0):
+                    beat.tick()
             engine.close(_GRACE_S)
             beat.end()
 
@@ -102,6 +103,7 @@ def _register(engine: Engine, store: Store, clock: SystemClock, settings: config
         ),
     )
     engine.register(study.DELIVERY_WORKFLOW, sending.run)
+    retraining.register(engine, store, settings, clock)
 
 
 def _times(settings: config.Config) -> sweep.Settings:
