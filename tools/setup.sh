@@ -67,10 +67,9 @@ system_packages() {
     for pair in $programs; do
         has_program "${pair%%:*}" || missing="$missing ${pair##*:}"
     done
-    if has_program Orthanc && ! ls /usr/share/orthanc/plugins/libOrthancDicomWeb.so >/dev/null 2>&1; then
-        missing="$missing orthanc-dicomweb"
-    fi
-    case "$missing" in *orthanc*) missing="$missing orthanc-dicomweb" ;; esac
+    for plugin in DicomWeb:orthanc-dicomweb Python:orthanc-python; do
+        [ -e "/usr/share/orthanc/plugins/libOrthanc${plugin%%:*}.so" ] || missing="$missing ${plugin##*:}"
+    done
     [ -n "$missing" ] || return 0
     echo "Installing system packages:$missing ..." >&2
     # shellcheck disable=SC2086
