@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dicomguard import log
 from dicomguard.analyze import weights
@@ -51,11 +51,49 @@ class Settings:
     bars: promotion.Bars = field(default_factory=promotion.Bars)
 
 
+class Wall(Protocol):
+    """`retrain.client`, or what a test puts in the child's place."""
+
+    def freeze(
+        self, archive: Path, out: Path, *, nice: int, progress: client.Progress | None = None
+    ) -> dict[str, Any]: ...
+
+    def train(
+        self,
+        data: Path,
+        out: Path,
+        *,
+        incumbent: Path,
+        seed: int,
+        minutes: float,
+        small: bool,
+        device: str,
+        training: Mapping[str, Any],
+        nice: int,
+        progress: client.Progress | None = None,
+        stop: client.Stop | None = None,
+    ) -> dict[str, Any]: ...
+
+    def evaluate(
+        self,
+        data: Path,
+        out: Path,
+        *,
+        weights: Path,
+        seed: int,
+        small: bool,
+        device: str,
+        nice: int,
+        progress: client.Progress | None = None,
+        stop: client.Stop | None = None,
+    ) -> dict[str, Any]: ...
+
+
 class RetrainWork:
     """The steps, with what they need."""
 
-    def __init__(self, *, store: Store, clock: Clock, settings: Settings) -> None:
-        self._store, self._clock, self._settings = store, clock, settings
+    def __init__(self, *, store: Store, clock: Clock, settings: Settings, wall: Wall) -> None:
+        self._store, self._clock, self._settings, self._wall = store, clock, settings, wall
 
     def run(self, engine: Engine, key: str, attempt: int = 0) -> dict[str, Any]:
         """The workflow of one run; what each step answers is small."""
@@ -90,7 +128,7 @@ class RetrainWork:
         if not (folder / frozen.RECORD).is_file():
             archive = self._archive()
             golden.ensure(archive, by=run.started_by, clock=self._clock, disk=self._store.disk)
-            client.freeze(archive, folder, nice=self._settings.nice)
+            self._wall.freeze(archive, folder, nice=self._settings.nice)
         if not (folder / "incumbent.json").is_file():
             path = self._incumbent()
             _write(folder / "incumbent.json", {"path": str(path), "sha256": weights.read_head(path).sha256})
@@ -104,7 +142,7 @@ class RetrainWork:
         folder = self.folder(key)
         listed = frozen.Frozen.read(folder)
         incumbent = self._frozen_incumbent(folder)
-        made = client.train(
+        made = self._wall.train(
             folder / frozen.TRAIN,
             folder,
             incumbent=incumbent,
@@ -138,7 +176,7 @@ class RetrainWork:
         ):
             if (folder / f"{name}-figures.json").is_file():
                 continue
-            report = client.evaluate(
+            report = self._wall.evaluate(
                 folder / frozen.GOLDEN,
                 folder / name,
                 weights=path,
@@ -286,7 +324,7 @@ def register(engine: Engine, store: Store, config: Config, clock: Clock) -> None
         device=config.analysis.device,
         weights=config.analysis.weights,
     )
-    engine.register(WORKFLOW, RetrainWork(store=store, clock=clock, settings=settings).run)
+    engine.register(WORKFLOW, RetrainWork(store=store, clock=clock, settings=settings, wall=client).run)
 
 
 def schedule(store: Store, config: Config, clock: Clock) -> contextlib.AbstractContextManager[object]:
