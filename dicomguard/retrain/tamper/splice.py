@@ -3,6 +3,8 @@
 A real attacker would use ITK-SNAP, 3D Slicer or Photoshop: select, copy, scale, rotate, paste, adjust levels.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from dicomguard.retrain.tamper.blend import blend, match_ring
@@ -13,6 +15,9 @@ from dicomguard.retrain.tamper.forged import Canvas, Forged, Mask, Pixels
 from dicomguard.retrain.tamper.grain import regrain
 from dicomguard.retrain.tamper.region import Region, on_healthy, over_lesion, put
 from dicomguard.retrain.tamper.resample import draw_method
+
+# Share of a footprint that the donor's own lesion may take when healthy tissue is wanted.
+_LESION_TOLERATED = 0.02
 
 
 def centre_of(region: Region) -> tuple[float, float]:
@@ -55,7 +60,8 @@ def healthy_content(canvas: Canvas, donor: Canvas, rng: np.random.Generator) -> 
     """The lesion (or a healthy place) covered with the donor's tissue from the like position in the head."""
     region = over_lesion(canvas, rng) if rng.random() < 0.7 else None
     region = region or on_healthy(canvas, rng)
-    if region is None:
+    # From the like position of the same scan would come the very tissue that is to go.
+    if region is None or donor is canvas:
         return None
     z = int(np.clip(donor.pixels.shape[0] // 2, 0, donor.pixels.shape[0] - 1))
     if not donor.head[z].any():
@@ -73,6 +79,10 @@ def healthy_content(canvas: Canvas, donor: Canvas, rng: np.random.Generator) -> 
         flip=False,
         method=draw_method(rng),
     )
+    marked = replace(donor, pixels=donor.lesion.astype(np.float32))
+    brought = bring(marked, z, (row, col), region, centre, replace(placement, method="linear"))
+    if float(brought[region.core].mean()) > _LESION_TOLERATED:
+        return None
     content = bring(donor, z, (row, col), region, centre, placement)
     return region, to_scale(content, donor, z, canvas, region.centre), placement.method
 

@@ -145,3 +145,17 @@ def test_shapes_that_differ_are_refused() -> None:
     plane = np.zeros((1, 8, 8), np.float32)
     with pytest.raises(ValueError, match="cannot be forged"):
         Canvas(pixels=plane, lesion=np.zeros((1, 8, 9), np.bool_), head=plane > 0, low=0.0, high=1.0)
+
+
+@pytest.mark.parametrize("name", ["splice", "gradient", "pyramid"])
+def test_healthy_tissue_of_a_donor_holds_no_lesion(name: str) -> None:
+    """A donor whose lesion lies in the like position would bring a lesion where one is said to be removed."""
+    canvas, donor = phantom(), phantom(seed=7)
+    for source in (donor, None):
+        for seed in range(25):
+            forged = FAMILIES[name].forge(canvas, source, np.random.default_rng(seed))
+            if forged is None or forged.kind != "removed":
+                continue
+            gone = canvas.lesion & ~forged.lesion
+            if gone.any():
+                assert forged.pixels[gone].mean() < canvas.pixels[gone].mean() - 20
