@@ -23,7 +23,7 @@ from dicomguard.web import site as sites
 from dicomguard.web.frames import Frames
 from dicomguard.web.guard import Guard
 from dicomguard.web.live import Seats
-from dicomguard.web.pages import queue, signing, study, uploads, worklist
+from dicomguard.web.pages import queue, signing, study, training, uploads, worklist
 from dicomguard.web.pages.identity import Identities
 from dicomguard.web.session import Gate, TooManyAttempts
 from dicomguard.web.site import HERE, Site, page, step
@@ -87,6 +87,15 @@ def _routes() -> list[Route | Mount]:
         Route("/studies/{key}/r/{number:int}/slices/{series:int}/{index:int}.png", page(study.slice_png)),
         Route("/studies/{key}/r/{number:int}/results/{uid}.dcm", page(study.result)),
         Route("/queue", page(queue.queue)),
+        Route("/training", page(training.overview, administrator=True)),
+        Route("/training/cases", training.add_case, methods=["POST"]),
+        Route("/training/review", step(training.second_reader), methods=["POST"]),
+        Route("/training/verify", step(training.check), methods=["POST"]),
+        Route("/training/start", step(training.start), methods=["POST"]),
+        Route("/training/approve", step(training.approve), methods=["POST"]),
+        Route("/training/decline", step(training.decline), methods=["POST"]),
+        Route("/training/rollback", step(training.rollback), methods=["POST"]),
+        Route("/training/runs/{key}", page(training.run, administrator=True)),
         Route("/uploads", uploads.send, methods=["POST"]),
         Route("/uploads/{key}", page(uploads.show)),
         Route("/sign-in", _open(signing.form)),
@@ -134,9 +143,10 @@ def _told_http(request: Request, error: Exception) -> Response:
 
 def _crashed(request: Request, error: Exception) -> Response:
     """The top of a request: a bug is logged with its place and never shown."""
+    # The log reads the place from the exception that is being handled, and this one was handed over.
     try:
         raise error
-    except Exception:
+    except Exception:  # noqa: BLE001 -- the top of a request
         _logger.crashed("request.failed")
     return PlainTextResponse("The page failed by a fault of the program. The log of the node says where.\n", 500)
 

@@ -1,8 +1,8 @@
 """What every request and every answer has to have, before a page is asked: host, origin, size, headers.
 
-The host list stops DNS rebinding: a foreign page that resolves its name to 127.0.0.1 still sends its own name. Origin and
-Sec-Fetch-Site stop forged posts together with the token of `session`. The policy lets scripts, styles and pictures come
-from this server only, and allows none inside a page.
+The host list stops DNS rebinding: a foreign page that resolves its name to 127.0.0.1 still sends its own name. Origin
+and Sec-Fetch-Site stop forged posts together with the token of `session`. The policy lets scripts, styles and pictures
+come from this server only, and allows none inside a page.
 """
 
 from urllib.parse import urlsplit

@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML 9.2): tell an open page that its study has moved on, so that it asks for the part again.
+"""Server-sent events (WHATWG HTML 9.2): tell an open page that its study has moved on, so that it asks again.
 
 The event carries no content, only that there is something new. A stream looks once a second, ends by itself after some
 minutes (the browser comes back), and there are only so many seats, so that open tabs cannot use up the server.

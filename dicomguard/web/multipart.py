@@ -1,7 +1,7 @@
 """A multipart/form-data body (RFC 7578) that is written to a folder while it arrives.
 
-Short fields stay in memory, files go to the folder under numbers of ours; what a browser calls them is only shown. A body
-of gigabytes is never held, and the form's token is checked before the first file is opened.
+Short fields stay in memory, files go to the folder under numbers of ours; what a browser calls them is only shown. A
+body of gigabytes is never held, and the form's token is checked before the first file is opened.
 """
 
 from collections.abc import AsyncIterator, Callable

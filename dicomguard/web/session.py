@@ -1,7 +1,7 @@
 """Who is asking: visitors on this machine, and administrators with a name, a password and a session of limited time.
 
-Sessions, accounts and attempts lie in the database, so that they outlive the process. Of tokens and codes only the SHA-256
-is kept, of passwords only scrypt (RFC 7914).
+Sessions, accounts and attempts lie in the database, so that they outlive the process. Of tokens and codes only the
+SHA-256 is kept, of passwords only scrypt (RFC 7914).
 """
 
 import base64
@@ -193,7 +193,8 @@ class Gate:
                 value = ephemeral.get(tx, "web.attempts", key, now)
                 count = 0 if value is None else int(value["count"])
                 if count >= most:
-                    raise TooManyAttempts(f"{count} attempts failed within {WINDOW.seconds // 60} minutes. Wait and try again.")
+                    minutes = WINDOW.seconds // 60
+                    raise TooManyAttempts(f"{count} attempts were made lately. Wait {minutes} minutes and try again.")
                 # The window begins anew with each attempt: who keeps trying keeps waiting.
                 ephemeral.put(tx, "web.attempts", key, {"count": count + 1}, now + WINDOW)
 
@@ -218,7 +219,8 @@ def check_account(name: str, password: str) -> None:
         )
     if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
         raise Refused(
-            f"The password has {len(password)} characters. Use {LEAST_PASSWORD} to {MOST_PASSWORD}, for example four words."
+            f"The password has {len(password)} characters. Use {LEAST_PASSWORD} to {MOST_PASSWORD}, for example "
+            "four words."
         )
 
 

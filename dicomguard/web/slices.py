@@ -1,7 +1,7 @@
 """The slices of a study as the viewer wants them: series, order, outlines, scores. Pure but for sizes in headers.
 
-Outlines go to the page as points of an SVG polygon over the picture, so that the pixels in question stay visible and the
-browser can hide the lines; their strokes are those of `sr.overlay`.
+Outlines go to the page as points of an SVG polygon over the picture, so that the pixels in question stay visible and
+the browser can hide the lines; their strokes are those of `sr.overlay`.
 """
 
 from collections import defaultdict

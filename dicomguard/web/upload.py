@@ -1,7 +1,7 @@
 """An upload: a folder of files that arrived, the child that opens them, and what became of each.
 
-Every image enters through `store.intake`, as if a modality had sent it. Until then nothing is promised, so uploads live in
-memory and in a folder that is emptied at start. Each input that is not taken leaves a sentence that names it.
+Every image enters through `store.intake`, as if a modality had sent it. Until then nothing is promised, so uploads live
+in memory and in a folder that is emptied at start. Each input that is not taken leaves a sentence that names it.
 """
 
 import json
@@ -92,13 +92,15 @@ class Uploads:
         """A new upload with an empty folder; raises `Refused` or `Unavailable` before a byte is read."""
         if size_bytes is not None and size_bytes > self.limits.total_bytes:
             raise Refused(
-                f"The upload has {size_bytes / 1e9:.1f} GB; at most {self.limits.total_bytes / 1e9:.1f} GB are taken at once. "
-                "Send it in parts."
+                f"The upload has {size_bytes / 1e9:.1f} GB; at most {self.limits.total_bytes / 1e9:.1f} GB are taken "
+                "at once. Send it in parts."
             )
         free = shutil.disk_usage(self._root).free
         # The bytes lie twice until they are sorted: here and in the store.
         if free - 2 * (size_bytes or 0) < self._store.limits.stop_bytes:
-            raise Unavailable(f"The disk has {free / 1e9:.1f} GB left, too little for this upload. Tell the administrator.")
+            raise Unavailable(
+                f"The disk has {free / 1e9:.1f} GB left, too little for this upload. Tell the administrator."
+            )
         key = secrets.token_urlsafe(12)
         upload = Upload(key=key, folder=self._root / key, began_at=self._store.clock.now(), owner=owner)
         with self._lock:
@@ -137,8 +139,7 @@ class Uploads:
                     self._client.force(study_key, by)
         except DicomguardError as error:
             upload.refuse("", str(error))
-        except Exception:
-            # The top of this piece of work: the person who waits must not wait for ever.
+        except Exception:  # noqa: BLE001 -- the top of this piece of work; who waits must not wait for ever
             _logger.crashed("upload.failed")
             upload.refuse("", "Sorting the upload failed by a fault of the program. The log of the node says where.")
         finally:
@@ -156,7 +157,7 @@ class Uploads:
         try:
             outcome = self._receive(path, item, sender)
         except Refused as error:
-            upload.refuse(item.name, f"{item.name}: {error}")
+            upload.refuse(item.name, f"{item.name} was not taken. {error}")
             return
         finally:
             path.unlink(missing_ok=True)
@@ -169,7 +170,10 @@ class Uploads:
             upload.instances += 1
             upload.pictures += item.kind == "picture"
         if isinstance(outcome, intake.Conflict):
-            upload.note(f"{item.name} has the identifier of another image with different pixels; both are kept, and the report says so.")
+            upload.note(
+                f"{item.name} has the identifier of another image with different pixels; both are kept, and the report "
+                "says so."
+            )
         if outcome.instance.state == "own":
             upload.note(f"{item.name} is a result that dicomguard made; it is kept and not analysed.")
         elif outcome.study_key and outcome.study_key not in upload.studies:
@@ -206,7 +210,8 @@ def check_whole(header: Header, dataset_bytes: int) -> None:
     least = pixels // 2 if header.photometric.startswith("YBR") else pixels
     if dataset_bytes < least:
         raise Refused(
-            f"the file is cut off: it holds {dataset_bytes} bytes, its pixels alone need {least}. Copy or export it again."
+            f"The file is cut off: it holds {dataset_bytes} bytes, its pixels alone need {least}. "
+            "Copy or export it again."
         )
 
 
@@ -222,12 +227,12 @@ def _items(upload: Upload, limits: Limits) -> Iterator[Item]:
                 message = unpacker.receive(CHILD_SILENT_S)
             except child.ChildSilent:
                 raise Refused(
-                    f"Opening the files took more than {CHILD_SILENT_S:.0f} s without progress. Send them in smaller parts."
+                    f"Opening the files made no progress for {CHILD_SILENT_S:.0f} s. Send them in smaller parts."
                 ) from None
             except child.ChildEnded:
                 raise Refused(
-                    f"After {upload.sorted} inputs the program that opens files {unpacker.exit_reason()}; one of the files is "
-                    "damaged or made to harm. Send them in smaller parts to find it."
+                    f"After {upload.sorted} inputs the program that opens files {unpacker.exit_reason()}; one of the "
+                    "files is damaged or made to harm. Send them in smaller parts to find it."
                 ) from None
             if message.get("done"):
                 return

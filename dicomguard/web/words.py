@@ -26,6 +26,19 @@ DELIVERIES = {
     State.SKIPPED: "Skipped",
     State.REFUSED: "Refused",
 }
+# State of a training run.
+RUNS = {
+    "asked": "Queued",
+    "freezing": "Freezing the cases",
+    "training": "Training",
+    "evaluating": "Measuring on the golden set",
+    "waiting": "Waits for approval",
+    "refused": "Candidate refused",
+    "failed": "Failed",
+    "approved": "Approved",
+    "declined": "Declined",
+    "rolled_back": "Rolled back",
+}
 
 
 def state(row_state: str, done: int = 0, total: int = 0) -> str:
@@ -49,6 +62,12 @@ def rank(as_high: int, of: int) -> str:
     if as_high == 0:
         return f"none of {of} authentic studies scored as high"
     return f"{as_high} of {of} authentic studies scored as high"
+
+
+def volume(cubic_mm: float) -> str:
+    """Millilitres with two significant digits."""
+    ml = cubic_mm / 1000
+    return f"{ml:.0f} ml" if ml >= 10 else f"{ml:.1f} ml" if ml >= 1 else f"{ml:.2f} ml"
 
 
 def size(count: int) -> str:

@@ -10,7 +10,15 @@ from dicomguard.errors import Refused
 from dicomguard.store.db import Store
 
 REMEMBERED = 2000
-_TAGS = ("PatientName", "PatientID", "StudyDate", "StudyDescription", "Modality", "Manufacturer", "SpecificCharacterSet")
+_TAGS = (
+    "SpecificCharacterSet",
+    "PatientName",
+    "PatientID",
+    "StudyDate",
+    "StudyDescription",
+    "SeriesDescription",
+    "Modality",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +30,14 @@ class Identity:
     # As people write it: 2026-11-24.
     study_date: str = ""
     description: str = ""
+    # Names what has no patient, such as uploaded pictures.
+    series: str = ""
     modality: str = ""
 
     @property
     def title(self) -> str:
         """The best name that there is."""
-        return self.patient_name or self.patient_id or "No patient name"
+        return self.patient_name or self.patient_id or self.series or "No patient name"
 
 
 class Identities:
@@ -64,6 +74,7 @@ class Identities:
             patient_id=str(ds.get("PatientID", "")),
             study_date=f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) == 8 and date.isdecimal() else "",
             description=str(ds.get("StudyDescription", "")),
+            series=str(ds.get("SeriesDescription", "")),
             modality=str(ds.get("Modality", "")),
         )
 

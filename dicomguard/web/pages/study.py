@@ -104,9 +104,7 @@ def _answer(store: Store, tx: Tx, key: str, number: int) -> Answer | None:
     earlier = None
     if verdict.study.predecessor is not None:
         earlier = read_verdict(store, tx, key, verdict.study.predecessor.revision)
-    return Answer(
-        number=number, verdict=verdict, manifest=manifest, texts=wording.compose(verdict, manifest, earlier)
-    )
+    return Answer(number=number, verdict=verdict, manifest=manifest, texts=wording.compose(verdict, manifest, earlier))
 
 
 def read_verdict(store: Store, tx: Tx, key: str, number: int) -> Verdict:

@@ -1,7 +1,7 @@
 """The child's side: one folder of uploaded files in, one line about each input out.
 
-Message in: `{"folder": …, "limits": {…}}`; the folder holds `index.json`, a list of [file, shown name]. Messages out: one
-`Item` an input, then `{"done": true}`. ZIPs are opened in place, pictures decoded, judged and wrapped.
+Message in: `{"folder": …, "limits": {…}}`; the folder holds `index.json`, a list of [file, shown name]. Messages out:
+one `Item` an input, then `{"done": true}`. ZIPs are opened in place, pictures decoded, judged and wrapped.
 """
 
 import json
@@ -50,16 +50,16 @@ def sort(folder: Path, *, limits: Limits, say: Callable[[Item], None]) -> None:
         except Refused as error:
             say(Item(kind="refused", name=archive.printable(name), sentence=str(error)))
     study = capture.study_uid([item for item, _ in slices])
-    kept = {item: path for item, path in slices}
-    for number, item in enumerate(capture.in_order(list(kept)), start=1):
-        path = kept[item]
-        ds = capture.wrap(np.load(path, allow_pickle=False), item, study=study, number=number)
+    waiting = dict(slices)
+    for number, page in enumerate(capture.in_order(list(waiting)), start=1):
+        path = waiting[page]
+        ds = capture.wrap(np.load(path, allow_pickle=False), page, study=study, number=number)
         path.with_suffix(".dataset").write_bytes(capture.dataset_bytes(ds))
         path.unlink()
         say(
             Item(
                 kind="picture",
-                name=item.name,
+                name=page.name,
                 path=path.with_suffix(".dataset").name,
                 sop_class_uid=str(ds.SOPClassUID),
                 sop_instance_uid=str(ds.SOPInstanceUID),
@@ -121,7 +121,10 @@ def _slices(path: Path, name: str, limits: Limits) -> list[tuple[capture.Slice, 
         shown = name if page.number == 1 else f"{name}, page {page.number}"
         answer = scan.decide(page.pixels)
         if isinstance(answer, scan.NoScan):
-            raise Refused(f"{shown} does not look like a slice of a head scan: {answer.sign}. Send slices as the scanner made them.")
+            raise Refused(
+                f"{shown} does not look like a slice of a head scan: {answer.sign}. "
+                "Send slices as the scanner made them."
+            )
         grey = _grey(page.pixels)
         waiting = path.with_name(f"{path.name}-p{page.number}.npy")
         np.save(waiting, grey, allow_pickle=False)

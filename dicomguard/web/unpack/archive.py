@@ -44,9 +44,7 @@ class Budget:
         """Count unpacked bytes; raise `Refused` when they are too many."""
         self._bytes_left -= count
         if self._bytes_left < 0:
-            raise Refused(
-                f"The upload unpacks to more than {self._limits.total_bytes / 1e9:.1f} GB. Send it in parts."
-            )
+            raise Refused(f"The upload unpacks to more than {self._limits.total_bytes / 1e9:.1f} GB. Send it in parts.")
 
 
 def is_litter(name: str) -> bool:
@@ -158,5 +156,7 @@ def _copy(
             written += len(chunk)
             budget.take_bytes(len(chunk))
             if written > allowed:
-                raise Refused(f"{shown} unpacks to more than it says, as ZIP bombs do. Send the file itself, not packed.")
+                raise Refused(
+                    f"{shown} unpacks to more than it says, as ZIP bombs do. Send the file itself, not packed."
+                )
             file.write(chunk)

@@ -1,4 +1,4 @@
-"""Loose pictures as one study of Secondary Capture instances (PS3.3 A.8.1), so that the line behind knows one form only.
+"""Loose pictures as one study of Secondary Capture instances (PS3.3 A.8.1): the line behind knows one form only.
 
 All UIDs are derived from the pixels: the same pictures sent again are the same study. Nothing is claimed that a picture
 does not say: no position, no spacing, no date, no patient.
@@ -40,10 +40,11 @@ def fingerprint(pixels: npt.NDArray[np.generic]) -> str:
 
 def in_order(slices: Sequence[Slice]) -> list[Slice]:
     """By name as people count (2 before 10), then by page."""
-    return sorted(slices, key=lambda item: ([*_natural(item.name)], item.page))
+    return sorted(slices, key=lambda item: (natural(item.name), item.page))
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key by which 2 comes before 10."""
     return [
         (0, int(part[:18]), "") if part.isdecimal() and part.isascii() else (1, 0, part.casefold())
         for part in re.split(r"([0-9]+)", name)

@@ -40,7 +40,7 @@ class Item:
     kind: Kind
     # As the sender's browser or ZIP called it; shown to the sender, never logged, never a path.
     name: str
-    # File below the folder of the upload: a DICOM file (dicom), dataset bytes in explicit little endian (picture), or "".
+    # File below the folder of the upload: a DICOM file, or for a picture a dataset in explicit little endian; or "".
     path: str = ""
     # Two sentences, for refused inputs.
     sentence: str = ""

@@ -17,8 +17,10 @@ from dicomguard.errors import Refused
 from dicomguard.web.unpack.item import Limits
 
 FORMATS = ("PNG", "JPEG", "TIFF")
-# Methods of PS3.3 C.7.6.1.1.5.1.
-JPEG_METHOD = "ISO_10918_1"
+# Pillow's decoders answer damage with any of these.
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +49,10 @@ def pages(path: Path, *, name: str, limits: Limits) -> Iterator[Page]:
                     picture.seek(index)
                     _check_size(picture, name=name, limits=limits)
                     yield Page(index + 1, _array(picture), _is_lossy(picture))
-    except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError) as error:
-        # Pillow's decoders answer damage with any of these.
-        raise Refused(f"{name} cannot be read as a picture: it is damaged or cut off. Save or copy it again.") from error
+    except _DAMAGE as error:
+        raise Refused(
+            f"{name} cannot be read as a picture: it is damaged or cut off. Save or copy it again."
+        ) from error
 
 
 def _check_size(picture: Image.Image, *, name: str, limits: Limits) -> None:

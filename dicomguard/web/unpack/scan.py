@@ -1,7 +1,7 @@
 """Is a picture a slice of a head scan? A pure decision by plain signs; it says nothing about disease.
 
-A slice of a scanner is grey, has a dark surround (air), and in it one bright connected object that is neither a speck nor
-the whole picture. Pictures that lack one of these are refused with the sign that is missing, because a score
+A slice of a scanner is grey, has a dark surround (air), and in it one bright connected object that is neither a speck
+nor the whole picture. Pictures that lack one of these are refused with the sign that is missing, because a score
 computed on a photograph would look like an answer and be none.
 """
 
@@ -83,7 +83,8 @@ def _small(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     step = max(1, min(grey.shape) // WORKING_SIDE_PX)
     height, width = (side - side % step for side in grey.shape)
     blocks = grey[:height, :width].reshape(height // step, step, width // step, step)
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
+    small: npt.NDArray[np.float32] = blocks.mean(axis=(1, 3), dtype=np.float32)
+    return small
 
 
 def _object_in_dark(grey: npt.NDArray[np.float32]) -> Scan | NoScan:
@@ -113,7 +114,7 @@ def _object_in_dark(grey: npt.NDArray[np.float32]) -> Scan | NoScan:
 
 
 def _threshold(smooth: npt.NDArray[np.float32]) -> float:
-    """Between air and tissue: Otsu's threshold, lowered, since tissue next to air is often darker than the mean of tissue."""
+    """Between air and tissue: Otsu's threshold, lowered, since tissue next to air is often darker than its mean."""
     counts, edges = np.histogram(smooth, bins=64, range=(0.0, 1.0))
     weights = counts / counts.sum()
     centres = (edges[:-1] + edges[1:]) / 2
