@@ -312,7 +312,7 @@ class _Tree:
         evidence = codes.FILE_EVIDENCE_PRESENT if verdict.evidence else codes.NO_FILE_EVIDENCE
         sentences = [
             (codes.SUMMARY, [texts.summary]),
-            (codes.EXTENT, [*texts.extent, *self.no_segmentation]),
+            (codes.EXTENT, [*texts.extent, *self.no_segmentation, texts.model]),
             (codes.NOT_LOOKED_AT, [texts.not_looked_at]),
             (codes.FILE_EVIDENCE_TEXT, texts.evidence),
             (codes.CONFLICT, texts.conflicts),

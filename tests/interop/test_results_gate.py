@@ -299,6 +299,19 @@ def test_read_back_equals_what_was_built(name: str) -> None:
         assert dcmread(BytesIO(built.data)) == built.dataset
 
 
+def test_the_example_of_the_manual_is_true(need: Need, tmp_path: Path) -> None:
+    """docs/reading-a-verdict.md shows a report exactly as DCMTK prints it."""
+    example = case("added", [frames(single_frame())], ADDED, skipped={(0, 0): "no head"})
+    path = tmp_path / "report.dcm"
+    path.write_bytes(example.build()[-1].data)
+    text, _ = _run([need("dsrdump", "dcmtk"), "-Ph", "+Pl", "+U8", str(path)])
+    manual = (Path(__file__).parents[2] / "docs" / "reading-a-verdict.md").read_text()
+    shown = manual.partition("dsrdump -Ph +Pl +U8 report.dcm`")[2].split("```")[1]
+    assert [line.rstrip() for line in shown.strip().splitlines()] == [
+        line.rstrip() for line in text.strip().splitlines()
+    ]
+
+
 def test_node_is_the_observer() -> None:
     built = made("added")[1][-2]
     assert built.dataset.InstanceCreatorUID == NODE.device_uid

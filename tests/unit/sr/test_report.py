@@ -181,6 +181,13 @@ def test_sentences() -> None:
     assert values(sr(case("absent", [source()])), codes.FILE_EVIDENCE) == ["DG4011"]
 
 
+def test_every_report_names_its_model() -> None:
+    for made in (case("absent", [source()]), case("not_analysable", [source()]), case("added", [source()], FORGED)):
+        ds = sr(made)
+        assert "Model lf-2026.11-a1b2c3d4, operating point alert." in values(ds, codes.EXTENT)
+        assert ds.SoftwareVersions[1] == "model lf-2026.11-a1b2c3d4"
+
+
 def test_evidence_names_all_that_arrived() -> None:
     made = case("absent", [source(), frames(single_frame(2, series=5))], skipped={(0, 0): "lossy", (1, 0): "localiser"})
     (study,) = sr(made).CurrentRequestedProcedureEvidenceSequence
