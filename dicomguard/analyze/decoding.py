@@ -10,6 +10,7 @@ import hashlib
 import io
 import mmap
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import JPEGExtended12Bit
 
 from dicomguard import child
 from dicomguard.errors import Refused
@@ -32,6 +34,8 @@ MAX_FRAMES = 4096
 # Rec. 601 luma, as PS3.3 C.7.6.3.1.2 has it for YBR_FULL.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _PREVIEW_PERCENTILES = (0.5, 99.5)
+# Start of scan with one component: marker, length 8, count 1, selector and tables; then first, last, approximation.
+_SCAN_OF_ONE = re.compile(rb"(\xff\xda\x00\x08\x01..)...", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class Decoder:
         if path != self._path:
             self._dataset = pydicom.Dataset()
             gc.collect()
-            self._dataset, self._path = pydicom.dcmread(path), path
+            self._dataset, self._path = _repaired(pydicom.dcmread(path)), path
         return self._dataset
 
     def frame(self, path: str, number: int | None) -> Frame:
@@ -87,6 +91,16 @@ class Decoder:
             raise Refused(f"Pixel Data has {stored.ndim} dimensions, not rows and columns. Send the instance again.")
         extent = (int(stored.min()), int(stored.max()))
         return Frame(pixels=_modality_units(stored, dataset, index), sha256=sha256, stored_range=extent, colour=False)
+
+
+def _repaired(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    """Let a sequential JPEG scan cover all 64 coefficients, as its mode demands (ITU-T T.81 table B.3).
+
+    An encoder of the 1990s, whose files are still about, wrote 0 as the last one; decoders refuse that.
+    """
+    if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit:
+        dataset.PixelData = _SCAN_OF_ONE.sub(b"\\1\x00\x3f\x00", dataset.PixelData)
+    return dataset
 
 
 def _luminance(colour: NDArray[Any]) -> Plane:

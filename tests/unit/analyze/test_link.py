@@ -1,9 +1,12 @@
 """Detections of neighbouring slices become one region, and only those."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from dicomguard.analyze.link import Seen, tracks
+from dicomguard.analyze.link import Seen, Track, chains, tracks
+from dicomguard.analyze.scores import UNCALIBRATED
 
 
 def seen(row: int = 30, column: int = 30, radius: int = 6, *, forged: float = 0.5, tumor: float = 0.5) -> Seen:
@@ -13,7 +16,12 @@ def seen(row: int = 30, column: int = 30, radius: int = 6, *, forged: float = 0.
 
 def places(*slices: list[Seen], positions: list[float | None] | None = None) -> list[list[int]]:
     where = positions or [5.0 * i for i in range(len(slices))]
-    return [sorted(track.masks) for track in tracks(list(slices), positions_mm=where)]
+    return [[index for index, _ in members] for members in chains(list(slices), positions_mm=where)]
+
+
+def linked(*slices: list[Seen], placed: bool = True, lone_cost: float = 0.0) -> list[Track]:
+    where = [5.0 * i if placed else None for i in range(len(slices))]
+    return tracks(list(slices), positions_mm=where, calibration=replace(UNCALIBRATED, lone_cost=lone_cost))
 
 
 def test_overlap_links_and_distance_does_not() -> None:
@@ -40,14 +48,27 @@ def test_slices_without_place_stay_alone() -> None:
     assert places([seen()], [seen()], positions=[None, None]) == [[0], [1]]
 
 
-def test_one_loud_slice_is_quieter_in_a_long_region() -> None:
-    values = [0.1, 0.9, 0.2, 0.3, 0.1]
-    (track,) = tracks([[seen(forged=v, tumor=1 - v)] for v in values], positions_mm=[5.0 * i for i in range(5)])
-    assert track.p_forged == pytest.approx((0.9 + 0.2 + 0.3) / 3)
-    assert track.p_tumor == pytest.approx((0.8 + 0.7 + 0.9) / 3)
-    (single,) = tracks([[seen(forged=0.9)]], positions_mm=[0.0])
-    assert single.p_forged == 0.9
+def test_masks_of_a_track_are_those_of_its_slices() -> None:
+    (track,) = linked([seen()], [seen(32)])
+    assert [np.array_equal(track.masks[i], seen(30 + 2 * i).mask) for i in (0, 1)] == [True, True]
+
+
+def test_one_loud_slice_is_quieter_than_three() -> None:
+    loud = [seen(forged=0.9)]
+    (once,), (thrice,) = linked([], loud, [], lone_cost=1.0), linked(loud, loud, loud, lone_cost=1.0)
+    assert once.p_forged < thrice.p_forged
+
+
+def test_loose_pictures_are_judged_one_by_one() -> None:
+    pictures = linked([seen(forged=0.9)], [seen(forged=0.1)], placed=False)
+    assert [track.p_forged for track in pictures] == pytest.approx([0.9, 0.1])
+
+
+def test_more_slices_make_an_alarm_harder() -> None:
+    few = linked(*[[seen(forged=0.9)]] * 3)
+    many = linked(*[[seen(forged=0.9)]] * 3, *[[]] * 97)
+    assert many[0].p_forged < few[0].p_forged
 
 
 def test_nothing_seen_nothing_linked() -> None:
-    assert tracks([[], []], positions_mm=[0.0, 5.0]) == []
+    assert linked([], []) == []
