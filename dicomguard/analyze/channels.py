@@ -91,6 +91,11 @@ class Scale:
     # Robust spread of R, K1–K4 divided by the curve; makes them comparable among noise spectra.
     gains: tuple[float, float, float, float, float]
 
+    @property
+    def colour(self) -> float:
+        """KV against KB residual: about 0.7 for noise that is fresh in every pixel, above 1 after interpolation."""
+        return self.gains[4] / self.gains[3]
+
     def sigma_at(self, local_mean: Plane) -> Plane:
         """Noise level at each pixel's local mean."""
         # A table is several times faster than np.interp over every pixel.

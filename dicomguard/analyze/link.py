@@ -1,4 +1,9 @@
-"""Detections of neighbouring slices → regions through the stack. Pure arrays; knows no network and no DICOM."""
+"""Detections of neighbouring slices → regions through the stack, and the stack's scores. Pure arrays.
+
+A region's probability is that of its best few neighbouring slices: one loud slice among quiet ones is no region. A
+region on a single slice of a stack pays for being alone, and a long stack has more chances to look forged than a short
+one: both are in the calibration (`scores.Calibration`, fitted on validation studies). Knows no network and no DICOM.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +11,9 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dicomguard.analyze import scores
+from dicomguard.analyze.scores import Calibration
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -15,13 +23,16 @@ SAME_IOU = 0.2
 SAME_CENTRE = 0.5
 # A region may be missed on one slice.
 MOST_STEPS = 2
-# Slices over which a region's probability is taken: one loud slice among quiet ones is no region.
 _BEST = 3
+# The number of slices for which the study calibration holds as it is.
+USUAL_SLICES = 25
+# A lesion on a single slice of a stack weighs less than one that goes on (logit).
+_LONE_LESION_COST = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One detection on one slice."""
+    """One detection on one slice; probabilities as the detector calibrates them for a slice."""
 
     mask: Mask
     p_forged: float
@@ -30,15 +41,43 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Track:
-    """A region over slices; index of the slice → H×W."""
+    """A region over slices; index of the slice → H×W. Probabilities are those of a study."""
 
     masks: Mapping[int, Mask]
     p_forged: float
     p_tumor: float
 
 
-def tracks(slices: Sequence[Sequence[Seen]], *, positions_mm: Sequence[float | None]) -> list[Track]:
+def tracks(
+    slices: Sequence[Sequence[Seen]], *, positions_mm: Sequence[float | None], calibration: Calibration
+) -> list[Track]:
     """Link greedily from slice to slice, the best overlap first; slices without position stay alone."""
+    linked = chains(slices, positions_mm=positions_mm)
+    placed = sum(position is not None for position in positions_mm) > 1
+    found = []
+    for members in linked:
+        forged = forged_logit(
+            [(index, one.p_forged) for index, one in members],
+            placed=placed,
+            count=len(slices),
+            lone_cost=calibration.lone_cost,
+        )
+        tumor = tumor_logit([(index, one.p_tumor) for index, one in members], placed=placed)
+        masks: dict[int, Mask] = {}
+        for index, detection in members:
+            masks[index] = detection.mask | masks[index] if index in masks else detection.mask
+        found.append(
+            Track(
+                masks=masks,
+                p_forged=scores.probability(forged, calibration.study_slope, calibration.study_bias),
+                p_tumor=scores.probability(tumor, calibration.study_tumor_slope, calibration.study_tumor_bias),
+            )
+        )
+    return found
+
+
+def chains(slices: Sequence[Sequence[Seen]], *, positions_mm: Sequence[float | None]) -> list[list[tuple[int, Seen]]]:
+    """The detections of each track with the index of their slice, in order."""
     open_: list[list[tuple[int, Seen]]] = []
     for index, detections in enumerate(slices):
         taken: set[int] = set()
@@ -57,7 +96,26 @@ def tracks(slices: Sequence[Sequence[Seen]], *, positions_mm: Sequence[float | N
             else:
                 open_.append([(index, detection)])
                 taken.add(len(open_) - 1)
-    return [_track(members) for members in open_]
+    return open_
+
+
+def forged_logit(members: Sequence[tuple[int, float]], *, placed: bool, count: int, lone_cost: float) -> float:
+    """Logit of a track: its best three neighbouring slices together, or the best alone at a cost.
+
+    `members`: index of the slice and its probability; `count`: slices of the stack, more of them cost more. Loose
+    pictures (`placed` false) are judged one by one: each is a stack of its own.
+    """
+    logits = [scores.logit(p) for _, p in members]
+    if not placed:
+        return max(logits)
+    alone = max(logits) - lone_cost
+    together = _best(logits) if len(logits) > 1 else alone
+    return max(alone, together) - float(np.log(max(count, USUAL_SLICES) / USUAL_SLICES))
+
+
+def tumor_logit(members: Sequence[tuple[int, float]], *, placed: bool) -> float:
+    """Mean logit of the best neighbouring slices of a track."""
+    return _best([scores.logit(p) for _, p in members]) - (_LONE_LESION_COST if placed and len(members) == 1 else 0.0)
 
 
 def _placed(positions_mm: Sequence[float | None], first: int, second: int) -> bool:
@@ -76,17 +134,6 @@ def _likeness(a: Mask, b: Mask) -> float:
     diameter = 2.0 * float(np.sqrt(smaller / np.pi))
     distance = float(np.linalg.norm(np.argwhere(a).mean(axis=0) - np.argwhere(b).mean(axis=0)))
     return max(float(iou), 1e-3) if distance <= SAME_CENTRE * diameter else 0.0
-
-
-def _track(members: list[tuple[int, Seen]]) -> Track:
-    masks: dict[int, Mask] = {}
-    for index, detection in members:
-        masks[index] = detection.mask | masks[index] if index in masks else detection.mask
-    return Track(
-        masks=masks,
-        p_forged=_best([detection.p_forged for _, detection in members]),
-        p_tumor=_best([detection.p_tumor for _, detection in members]),
-    )
 
 
 def _best(values: Sequence[float]) -> float:

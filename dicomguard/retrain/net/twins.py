@@ -20,8 +20,9 @@ from dicomguard.retrain.tamper.forged import Canvas, Forged
 
 # Shares of the batch by source; sources that are absent leave theirs to the others.
 SOURCE_WEIGHTS: Mapping[str, float] = {"lgg": 0.33, "cheng": 0.29, "btp": 0.18, "openms": 0.20}
+# This family copies from the next slice and finds nothing in a single one.
+_NEEDS_NEIGHBOURS = "neighbour"
 _SELF_BLEND_SHARE = 0.33
-_PROCESSED_SHARE = 0.6
 # How often the crop is placed on the forgery's seam; else anywhere in the head, which trains the quiet.
 _SEAM_SHARE = 0.75
 _NO_NEIGHBOURS_SHARE = 0.3
@@ -54,6 +55,10 @@ class Twin:
     lesion_known: bool
     plane: int
     neighbours: bool
+    # Row and column of the cut's first pixel in the slice, when it was not turned.
+    corner: tuple[int, int]
+    # Plane of the series at Z = 0.
+    first: int
 
 
 class TwinMaker:
@@ -88,7 +93,14 @@ class TwinMaker:
         chosen = source or str(rng.choice(self._sources, p=self._weights))
         patients = self._by_source[chosen]
         patient = patients[sorted(patients)[rng.integers(len(patients))]]
-        one = patient[rng.integers(len(patient))]
+        return self.draw_in(
+            patient[rng.integers(len(patient))], rng, names=names or _draw_names(rng), processed=processed
+        )
+
+    def draw_in(
+        self, one: Pixels, rng: np.random.Generator, *, names: Sequence[str], processed: bool, flip: bool = True
+    ) -> Twin | None:
+        """A twin somewhere in this series."""
         heads = self._heads[id(one)]
         usable = np.flatnonzero(heads.mean(axis=(1, 2)) > channels.SMALLEST_HEAD_SHARE)
         if not len(usable):
@@ -96,8 +108,8 @@ class TwinMaker:
         marked = np.flatnonzero(one.lesion.sum(axis=(1, 2)) >= 40)
         with_lesion = np.intersect1d(usable, marked)
         pool = with_lesion if len(with_lesion) and rng.random() < 0.55 else usable
-        first, last = _run(one.touching, int(pool[rng.integers(len(pool))]), rng)
-        return self.forge(one, first, last, rng, names=names, processed=processed)
+        first, last = _run(one.touching, int(pool[rng.integers(len(pool))]), rng, needed=_NEEDS_NEIGHBOURS in names)
+        return self.forge(one, first, last, rng, names=names, processed=processed, flip=flip)
 
     def forge(
         self,
@@ -106,22 +118,23 @@ class TwinMaker:
         last: int,
         rng: np.random.Generator,
         *,
-        names: Sequence[str] | None = None,
+        names: Sequence[str],
         processed: bool = True,
         flip: bool = True,
     ) -> Twin | None:
         """Forge planes first…last (inclusive) of a series."""
         heads = self._heads[id(one)]
         turn = (int(rng.integers(4)), bool(rng.integers(2))) if flip else (0, False)
-        canvas = _canvas(one, heads, first, last, turn)
-        if canvas is None:
+        cut = _canvas(one, heads, first, last, turn)
+        if cut is None:
             return None
-        forged = families.draw(canvas, self._donor(one, rng), rng, names=names or _draw_names(rng))
+        canvas, corner = cut
+        forged = families.draw(canvas, self._donor(one, rng), rng, names=names)
         if forged is None:
             return None
         pixels, authentic = forged.pixels, forged.twin
-        if processed and rng.random() < _PROCESSED_SHARE:
-            operation = postprocess.draw(rng, strength=float(rng.uniform(0.2, 1.0)))
+        if processed:
+            operation = postprocess.draw(rng, strength=float(rng.uniform(0.4, 1.0)))
             pixels = operation.apply(pixels, canvas.low, canvas.high)
             authentic = operation.apply(authentic, canvas.low, canvas.high)
         areas = forged.mask.sum(axis=(1, 2))
@@ -136,6 +149,8 @@ class TwinMaker:
             head=canvas.head,
             lesion_before=canvas.lesion,
             lesion_known=one.series.lesion_known,
+            corner=corner,
+            first=first,
             plane=int(shown[rng.integers(len(shown))]),
             neighbours=last > first and rng.random() >= _NO_NEIGHBOURS_SHARE,
         )
@@ -146,7 +161,8 @@ class TwinMaker:
             other, index = pool[rng.integers(len(pool))]
             if other.series.patient_key != one.series.patient_key:
                 first, last = _run(other.touching, index, rng)
-                return _canvas(other, self._heads[id(other)], first, last, (0, False))
+                found = _canvas(other, self._heads[id(other)], first, last, (0, False))
+                return found[0] if found else None
         return None
 
 
@@ -158,9 +174,9 @@ def _draw_names(rng: np.random.Generator) -> tuple[str, ...]:
     return (others[rng.integers(len(others))],)
 
 
-def _run(touching: Sequence[bool], centre: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Up to two neighbours around a plane, as far as slices touch."""
-    reach = int(rng.integers(0, 3)) if rng.random() < 0.6 else 0
+def _run(touching: Sequence[bool], centre: int, rng: np.random.Generator, *, needed: bool = False) -> tuple[int, int]:
+    """Up to two neighbours around a plane, as far as slices touch; `needed` asks for all of them."""
+    reach = 2 if needed else int(rng.integers(0, 3)) if rng.random() < 0.6 else 0
     first = last = centre
     while first > 0 and touching[first - 1] and centre - first < reach:
         first -= 1
@@ -169,8 +185,13 @@ def _run(touching: Sequence[bool], centre: int, rng: np.random.Generator) -> tup
     return first, last
 
 
-def _canvas(one: Pixels, heads: NDArray[np.bool_], first: int, last: int, turn: tuple[int, bool]) -> Canvas | None:
-    """Planes cut to the head with a margin (even offsets: the half scale keeps its grid), turned and flipped."""
+def _canvas(
+    one: Pixels, heads: NDArray[np.bool_], first: int, last: int, turn: tuple[int, bool]
+) -> tuple[Canvas, tuple[int, int]] | None:
+    """Planes cut to the head with a margin, turned and flipped, and the corner of the cut.
+
+    The corner is even: the half scale keeps its grid.
+    """
     span = np.s_[first : last + 1]
     rows = np.flatnonzero(heads[span].any(axis=(0, 2)))
     columns = np.flatnonzero(heads[span].any(axis=(0, 1)))
@@ -184,13 +205,14 @@ def _canvas(one: Pixels, heads: NDArray[np.bool_], first: int, last: int, turn: 
         return np.ascontiguousarray(turned[:, :, ::-1] if turn[1] else turned)
 
     bits = one.series.planes[0].bits
-    return Canvas(
+    canvas = Canvas(
         pixels=cut(one.stored).astype(np.float32),
         lesion=cut(one.lesion).astype(bool),
         head=cut(heads).astype(bool),
         low=0.0,
         high=float(2**bits - 1),
     )
+    return canvas, (top, left)
 
 
 def crops(twin: Twin, size: int, rng: np.random.Generator) -> Iterator[dict[str, NDArray[np.generic]]]:

@@ -1,0 +1,275 @@
+"""From what the network shows of validation patients to the numbers in the head of the weights.
+
+Everything here is chosen on validation patients: shares of the scales, zeros of the terms (the authentic percentiles of
+the worst source, so that the rule holds where it is hardest), slopes, the study's and the lesion's probability. The
+test patients are never seen. A threshold of 0.5 is the alert by construction.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.stats import beta, rankdata
+
+from dicomguard.analyze import link, scores
+from dicomguard.analyze.scores import CORRELATED, UNCALIBRATED, Calibration
+from dicomguard.analyze.weights import OperatingPoint
+from dicomguard.errors import Refused
+from dicomguard.retrain.net.shown import Run
+
+Values = NDArray[np.float64]
+
+# Authentic percentiles of the terms (detection.md 4b, 4) and of the study, and of lesions where there is none.
+_SERIES_POINT = 0.95
+_OWN_POINT = 0.90
+_STUDY_POINT = 0.96
+_LESION_POINT = 0.97
+# The alert: both terms at or above their zero. Probabilities are shifted so that it lies here.
+ALERT = 0.5
+_SHARES = tuple(i / 10 for i in range(11))
+_OWN_SLOPES = (0.5, 1.0, 2.0, 4.0)
+_LONE_COSTS = (0.0, 0.5, 1.0, 1.5, 2.0)
+_LESION_OVERLAP = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """The fitted numbers and the alert with its false alarms."""
+
+    calibration: Calibration
+    point: OperatingPoint
+    # Study forgery scores of authentic validation studies, ascending.
+    authentic_scores: tuple[float, ...]
+
+
+def auc(positive: Values, negative: Values) -> float:
+    """Probability that a positive lies above a negative, ties half."""
+    ranks = rankdata(np.concatenate((positive, negative)))
+    n = len(positive)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * len(negative)))
+
+
+def fit(runs: Sequence[Run]) -> Calibrated:
+    """Fit on authentic and forged runs of validation patients."""
+    if not any(run.family for run in runs) or all(run.family for run in runs):
+        raise Refused(
+            "Calibration needs authentic and forged validation runs. Give an archive with validation patients."
+        )
+    c = _scales(runs, UNCALIBRATED)
+    c = _terms(runs, c)
+    value = _slice_values(runs, c)
+    slope, bias = _platt(*_split(runs, value), at_zero=ALERT)
+    c = replace(c, slope=slope, bias=bias)
+    c = _lesions(runs, c)
+    c = _study(runs, c)
+    authentic = np.concatenate([v for run, v in zip(runs, _slice_values(runs, c), strict=True) if not run.family])
+    flagged = int((authentic >= 0).sum())
+    studies = sorted(study_scores(run, c)[0] for run in runs if not run.family)
+    return Calibrated(
+        calibration=c,
+        point=OperatingPoint(
+            name="alert",
+            forgery=ALERT,
+            tumor=ALERT,
+            n_authentic=len(authentic),
+            flagged=flagged,
+            false_alarm_upper=round(upper_bound(flagged, len(authentic)), 4),
+        ),
+        authentic_scores=tuple(round(s, 4) for s in studies),
+    )
+
+
+def upper_bound(flagged: int, of: int) -> float:
+    """95 % upper bound on a rate (Clopper-Pearson)."""
+    return 1.0 if flagged >= of else float(beta.ppf(0.95, flagged + 1, of - flagged))
+
+
+def study_scores(run: Run, c: Calibration) -> tuple[float, float]:
+    """Forgery and tumor score of a run as the product links it."""
+    found = _tracks(run, c)
+    return max((t.p_forged for t in found), default=0.0), max((t.p_tumor for t in found), default=0.0)
+
+
+def _tracks(run: Run, c: Calibration) -> list[link.Track]:
+    return link.tracks(_detections(run, c), positions_mm=_positions(run), calibration=c)
+
+
+def _positions(run: Run) -> list[float | None]:
+    return [float(plane) if len(run.planes) > 1 else None for plane in run.planes]
+
+
+def _detections(run: Run, c: Calibration) -> list[list[link.Seen]]:
+    """As `Detector` makes them from the same slices."""
+    values = scores.smaller_terms([seen.look for seen in run.seen], c)
+    return [
+        [
+            link.Seen(
+                mask=region.mask,
+                p_forged=scores.probability(float(value) + region.weaker, c.slope, c.bias),
+                p_tumor=scores.probability(region.lesion, c.tumor_slope, c.tumor_bias),
+            )
+            for region in seen.regions
+        ]
+        for seen, value in zip(run.seen, values, strict=True)
+    ]
+
+
+def _slice_values(runs: Sequence[Run], c: Calibration) -> list[Values]:
+    return [scores.smaller_terms([seen.look for seen in run.seen], c) for run in runs]
+
+
+def _split(runs: Sequence[Run], values: Sequence[Values]) -> tuple[Values, Values]:
+    """Values of forged planes, and of authentic ones."""
+    forged, authentic = [], []
+    for run, value in zip(runs, values, strict=True):
+        if run.family:
+            forged += [value[run.planes.index(plane)] for plane in run.forged]
+        else:
+            authentic += list(value)
+    return np.array(forged), np.array(authentic)
+
+
+def mean_auc(runs: Sequence[Run], values: Sequence[Values]) -> float:
+    """Slice AUC pooled within source, mean over families, then sources (detection.md 12)."""
+    by_source: list[float] = []
+    for source in sorted({run.pixels.series.source for run in runs}):
+        authentic = [v for run, v in zip(runs, values, strict=True) if not run.family and _from(run, source)]
+        if not authentic:
+            continue
+        negative = np.concatenate(authentic)
+        rows = []
+        for family in sorted({run.family for run in runs if run.family}):
+            chosen = [(r, v) for r, v in zip(runs, values, strict=True) if r.family == family and _from(r, source)]
+            positive = np.array([v[r.planes.index(plane)] for r, v in chosen for plane in r.forged])
+            if len(positive) >= 3:
+                rows.append(auc(positive, negative))
+        if rows:
+            by_source.append(float(np.mean(rows)))
+    return float(np.mean(by_source)) if by_source else 0.5
+
+
+def _from(run: Run, source: str) -> bool:
+    return run.pixels.series.source == source
+
+
+def _correlated(run: Run) -> bool:
+    return run.seen[0].look.colour > CORRELATED
+
+
+def _scales(runs: Sequence[Run], c: Calibration) -> Calibration:
+    """Share of the native scale for fresh and for correlated noise, and the typical raw score of each."""
+
+    def ranked(candidate: Calibration) -> Callable[[Run], Values]:
+        def values(run: Run) -> Values:
+            raw = scores.raw_values([seen.look for seen in run.seen], candidate)
+            against = scores.against_series(raw)
+            return raw if against is None else against
+
+        return values
+
+    for correlated, name in ((False, "native_share"), (True, "native_share_correlated")):
+        members = [run for run in runs if _correlated(run) == correlated]
+        if not members:
+            continue
+        options = [replace(c, **{name: share}) for share in _SHARES]
+        c = max(options, key=lambda option: mean_auc(members, [ranked(option)(run) for run in members]))
+        raw = [scores.raw_values([seen.look for seen in run.seen], c) for run in members if not run.family]
+        if raw:
+            typical = float(np.median(np.concatenate(raw)))
+            c = replace(c, **{"typical_raw_correlated" if correlated else "typical_raw": typical})
+    return c
+
+
+def _worst(groups: Sequence[Values], point: float) -> float:
+    """The percentile of the source where it lies highest, drawn half-way to the mean where sources are small."""
+    points = [float(np.quantile(group, point)) for group in groups if len(group) >= 15]
+    if not points:
+        points = [float(np.quantile(np.concatenate(list(groups)), point))]
+    return max(points)
+
+
+def _by_source(runs: Sequence[Run], values: Sequence[Values]) -> list[Values]:
+    sources = sorted({run.pixels.series.source for run in runs})
+    return [
+        np.concatenate(chosen)
+        for source in sources
+        if (chosen := [v for r, v in zip(runs, values, strict=True) if not r.family and _from(r, source)])
+    ]
+
+
+def _terms(runs: Sequence[Run], c: Calibration) -> Calibration:
+    looks = [[seen.look for seen in run.seen] for run in runs]
+    own = [scores.own_values(look, c) for look in looks]
+    c = replace(c, own_zero=_worst(_by_source(runs, own), _OWN_POINT))
+    raw = [scores.raw_values(look, c) for look in looks]
+    against = [scores.against_series(r) for r in raw]
+    long = [i for i, a in enumerate(against) if a is not None]
+    short = [i for i, a in enumerate(against) if a is None]
+    if long:
+        values = [a for a in against if a is not None]
+        c = replace(c, series_zero=_worst(_by_source([runs[i] for i in long], values), _SERIES_POINT))
+    if short:
+        loose = _worst(_by_source([runs[i] for i in short], [raw[i] for i in short]), _SERIES_POINT)
+        c = replace(c, loose_zero=loose)
+    options = [replace(c, own_slope=slope) for slope in _OWN_SLOPES]
+    return max(options, key=lambda option: mean_auc(runs, _slice_values(runs, option)))
+
+
+def _platt(positive: Values, negative: Values, *, at_zero: float | None) -> tuple[float, float]:
+    """Slope and bias of a logistic at 50 % prevalence; `at_zero` fixes the probability at value 0."""
+    fixed = None if at_zero is None else scores.logit(at_zero)
+
+    def loss(w: Values) -> float:
+        slope, bias = float(np.exp(w[0])), float(w[1]) if fixed is None else fixed
+        up, down = np.logaddexp(0, -(slope * positive + bias)), np.logaddexp(0, slope * negative + bias)
+        return float(up.mean() + down.mean())
+
+    found = minimize(loss, np.zeros(2), method="Nelder-Mead")
+    slope = float(np.clip(np.exp(found.x[0]), 0.05, 20.0))
+    return slope, float(found.x[1]) if fixed is None else fixed
+
+
+def _lesions(runs: Sequence[Run], c: Calibration) -> Calibration:
+    """Lesion probability of a region (slice), then of a track (study) with the point that keeps the lesion-free quiet."""
+    yes, no = [], []
+    for run in runs:
+        if run.family or not run.pixels.series.lesion_known:
+            continue
+        for seen, plane in zip(run.seen, run.planes, strict=True):
+            for region in seen.regions:
+                share = float((region.mask & run.lesions[plane]).sum()) / max(int(region.mask.sum()), 1)
+                (yes if share >= _LESION_OVERLAP else no).append(region.lesion)
+    if len(yes) < 10 or len(no) < 10:
+        return c
+    slope, bias = _platt(np.array(yes), np.array(no), at_zero=None)
+    c = replace(c, tumor_slope=slope, tumor_bias=bias, study_tumor_slope=1.0, study_tumor_bias=0.0)
+    with_lesion, without = [], []
+    for run in runs:
+        if run.family or not run.pixels.series.lesion_known:
+            continue
+        best = scores.logit(max((t.p_tumor for t in _tracks(run, c)), default=0.0))
+        (with_lesion if any(mask.any() for mask in run.lesions.values()) else without).append(best)
+    if len(with_lesion) < 5 or len(without) < 5:
+        return c
+    zero = float(np.quantile(without, _LESION_POINT))
+    study_slope, _ = _platt(np.array(with_lesion) - zero, np.array(without) - zero, at_zero=ALERT)
+    return replace(c, study_tumor_slope=study_slope, study_tumor_bias=-study_slope * zero)
+
+
+def _study(runs: Sequence[Run], c: Calibration) -> Calibration:
+    """Cost of a lone slice by study AUC, then the authentic point of the worst source."""
+    best, best_auc, fitted = c, -1.0, c
+    for cost in _LONE_COSTS:
+        plain = replace(c, lone_cost=cost, study_slope=1.0, study_bias=0.0)
+        value = [scores.logit(study_scores(run, plain)[0]) for run in runs]
+        forged = np.array([v for run, v in zip(runs, value, strict=True) if run.forged])
+        authentic = [np.array([v]) for run, v in zip(runs, value, strict=True) if not run.family]
+        groups = _by_source(runs, [np.array([v]) for v in value])
+        score = auc(forged, np.concatenate(authentic))
+        if score > best_auc:
+            zero = _worst(groups, _STUDY_POINT)
+            slope, _ = _platt(forged - zero, np.concatenate(authentic) - zero, at_zero=ALERT)
+            best_auc, fitted = score, replace(best, lone_cost=cost, study_slope=slope, study_bias=-slope * zero)
+    return fitted

@@ -1,0 +1,79 @@
+"""Averaged tensors → a weights file: half precision, calibrated on validation patients, the record in its head."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dicomguard.analyze import weights
+from dicomguard.analyze.channels import NAMES
+from dicomguard.analyze.net.detector import Detector
+from dicomguard.analyze.net.model import ARCHITECTURE, Network
+from dicomguard.analyze.scores import UNCALIBRATED
+from dicomguard.retrain import dataset
+from dicomguard.retrain.net import calibrate, shown
+
+SCOPE = weights.Scope(modalities=("MR",), body_parts=("BRAIN", "HEAD"), sequences=("FLAIR", "T1", "T1C", "T2"))
+# What the shipped weights were trained on; a file trained elsewhere names its own sources only.
+LICENCES: Mapping[str, str] = {
+    "lgg": "TCGA lower-grade glioma with FLAIR masks by Buda et al., CC BY-NC-SA 4.0",
+    "cheng": "J. Cheng, figshare brain tumor set, CC BY 4.0",
+    "btp": "TCIA Brain-Tumor-Progression, CC BY 3.0",
+    "openms": "Lesjak et al., longitudinal MS set, CC BY",
+}
+_POINT = weights.OperatingPoint(name="none", forgery=1.0, tumor=1.0, n_authentic=0, flagged=0, false_alarm_upper=1.0)
+
+
+def write(
+    path: Path, tensors: Mapping[str, Tensor], *, archive: Path, seed: int, steps: int, version: str, per_family: int
+) -> weights.WeightsHead:
+    """Calibrate averaged tensors and write them; `per_family` forged validation items of each family and source."""
+    stored = {name: value.detach().cpu().half().contiguous().clone() for name, value in tensors.items()}
+    series = dataset.read_index(archive)
+    parts = dataset.by_split(series)
+    sources = sorted({one.source for one in series})
+    # The name follows the tensors, so that equal weights have equal names.
+    digest = hashlib.sha256(b"".join(stored[name].numpy().tobytes() for name in sorted(stored))).hexdigest()
+    head = weights.WeightsHead(
+        id=f"dicomguard-{digest[:12]}",
+        version=version,
+        architecture=ARCHITECTURE,
+        channels=NAMES,
+        scope=SCOPE,
+        operating_point=_POINT,
+        calibration=UNCALIBRATED.to_record(),
+        authentic_scores=(),
+        training={
+            "seed": seed,
+            "steps": steps,
+            "patients": {split: len({one.patient_key for one in members}) for split, members in sorted(parts.items())},
+            "data": {source: LICENCES.get(source, "own archive") for source in sources},
+        },
+        sha256="",
+    )
+    network = Network()
+    network.load_state_dict({name: value.float() for name, value in stored.items()})
+    network = network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    detector = Detector(network, head, torch.device("cpu"))
+    found = _calibrated(detector, archive, parts["validation"], seed=seed, per_family=per_family)
+    head = replace(
+        head,
+        operating_point=found.point,
+        calibration=found.calibration.to_record(),
+        authentic_scores=found.authentic_scores,
+    )
+    aside = path.with_name(f".{path.name}.part")
+    save_file(stored, str(aside), metadata=weights.to_metadata(head))
+    aside.replace(path)
+    return weights.read_head(path)
+
+
+def _calibrated(
+    detector: Detector, archive: Path, series: Sequence[dataset.Series], *, seed: int, per_family: int
+) -> calibrate.Calibrated:
+    pixels = [dataset.read_pixels(archive, one) for one in series]
+    return calibrate.fit(list(shown.forgeries(detector, pixels, seed=seed, per_family=per_family)))

@@ -1,0 +1,136 @@
+"""What a network shows of authentic series and of forgeries put into them: the data of calibration and of validation.
+
+A forged run replaces its slices in the authentic series, so that every score is taken as in a real study: beside the
+other slices of the same series. No post-processing; families with equal shares; one generator an item.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicomguard.analyze import channels
+from dicomguard.analyze.net.detector import Detector, Seen
+from dicomguard.analyze.scores import FEWEST_FOR_SERIES
+from dicomguard.retrain.dataset import Pixels
+from dicomguard.retrain.net.seeds import validation_generator
+from dicomguard.retrain.net.twins import Twin, TwinMaker
+from dicomguard.retrain.tamper import families
+
+# A forged plane counts when the forgery covers at least this many pixels (detection.md 12).
+SMALLEST_FORGERY = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A series as the network saw it; forged planes when `family` is set."""
+
+    pixels: Pixels
+    seen: tuple[Seen, ...]
+    # Planes of the series that were looked at, one for each of `seen`.
+    planes: tuple[int, ...]
+    # "" for the authentic series.
+    family: str
+    kind: str
+    # Planes that show the forgery, with their masks H×W of the forgery and of lesions after it.
+    forged: tuple[int, ...]
+    masks: dict[int, NDArray[np.bool_]]
+    lesions: dict[int, NDArray[np.bool_]]
+
+
+def authentic(detector: Detector, one: Pixels) -> tuple[Run, channels.Prepared, channels.Prepared] | None:
+    """The authentic series; None when no slice shows a head."""
+    planes = [plane.astype(np.float32) for plane in one.stored]
+    heads = [channels.head_mask(plane) for plane in planes]
+    kept = [i for i, head in enumerate(heads) if head.mean() >= channels.SMALLEST_HEAD_SHARE]
+    if not kept:
+        return None
+    touching = [b - a == 1 and one.touching[a] for a, b in zip(kept, kept[1:], strict=False)]
+    prepared = channels.prepare([planes[i] for i in kept], touching, heads=[heads[i] for i in kept])
+    small = channels.halved(prepared)
+    seen = detector.look_at(prepared, small, range(len(kept)))
+    lesions = {i: one.lesion[i] for i in kept}
+    run = Run(
+        pixels=one, seen=tuple(seen), planes=tuple(kept), family="", kind="", forged=(), masks={}, lesions=lesions
+    )
+    return run, prepared, small
+
+
+def forgeries(
+    detector: Detector, series: Sequence[Pixels], *, seed: int, per_family: int, processed: bool = False
+) -> Iterator[Run]:
+    """For every series its authentic run, then forged ones; `per_family` items of each family and source."""
+    maker = TwinMaker(series)
+    by_source: dict[str, list[Pixels]] = {}
+    for one in series:
+        by_source.setdefault(one.series.source, []).append(one)
+    names = [name for name in families.FAMILIES if name != "self-blend"]
+    for source, members in sorted(by_source.items()):
+        wanted = [(name, k) for name in names for k in range(per_family)]
+        # Items are dealt over the series so that every patient has some of every family.
+        dealt: list[list[tuple[str, int]]] = [[] for _ in members]
+        for k, item in enumerate(wanted):
+            dealt[(k * 7919) % len(members)].append(item)
+        for index, one in enumerate(members):
+            base = authentic(detector, one)
+            if base is None:
+                continue
+            yield base[0]
+            for name, k in dealt[index]:
+                rng = validation_generator(seed, hash_of(source, index, name, k))
+                twin = maker.draw_in(one, rng, names=(name,), processed=processed, flip=False)
+                if twin is not None:
+                    yield _forged(detector, base, twin, name)
+
+
+def hash_of(source: str, index: int, name: str, k: int) -> int:
+    """A number for an item that does not change between runs."""
+    return int.from_bytes(f"{source}|{index}|{name}|{k}".encode()[-7:], "big")
+
+
+def _forged(detector: Detector, base: tuple[Run, channels.Prepared, channels.Prepared], twin: Twin, family: str) -> Run:
+    run, prepared, small = base
+    slices, half = list(prepared.slices), list(small.slices)
+    positions = {plane: k for k, plane in enumerate(run.planes)}
+    masks, lesions, changed = {}, dict(run.lesions), []
+    for z, pixels in enumerate(twin.pixels):
+        plane = twin.first + z
+        if plane not in positions:
+            continue
+        top, left = twin.corner
+        box = np.s_[top : top + pixels.shape[0], left : left + pixels.shape[1]]
+        whole = slices[positions[plane]].copy()
+        whole[box] = pixels
+        slices[positions[plane]] = whole
+        changed.append(positions[plane])
+        lesion = lesions[plane].copy()
+        lesion[box] = twin.forged.lesion[z]
+        lesions[plane] = lesion
+        if twin.forged.mask[z].sum() >= SMALLEST_FORGERY:
+            mask = np.zeros(whole.shape, dtype=bool)
+            mask[box] = twin.forged.mask[z]
+            masks[plane] = mask
+    for k in changed:
+        half[k] = channels.halve(slices[k])
+    # A long series keeps its curve and window whatever one to five of its slices become; a short one does not.
+    if len(slices) >= FEWEST_FOR_SERIES:
+        again = replace(prepared, slices=slices)
+        half_again = replace(small, slices=half)
+    else:
+        again = channels.prepare(slices, prepared.contiguous, heads=prepared.heads)
+        half_again = channels.halved(again)
+    # Neighbours of a changed slice see it through the channels Z.
+    near = sorted({k for c in changed for k in (c - 1, c, c + 1) if 0 <= k < len(slices)})
+    fresh = dict(zip(near, detector.look_at(again, half_again, near), strict=True))
+    seen = tuple(fresh.get(k, old) for k, old in enumerate(run.seen))
+    return Run(
+        pixels=run.pixels,
+        seen=seen,
+        planes=run.planes,
+        family=family,
+        kind=twin.forged.kind,
+        forged=tuple(sorted(masks)),
+        masks=masks,
+        lesions=lesions,
+    )
