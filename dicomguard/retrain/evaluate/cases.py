@@ -23,6 +23,8 @@ from dicomguard.retrain.tamper.study import Acquisition
 
 # Slices of one case: enough for the series' own median, few enough for a quarter of an hour.
 MOST_SLICES = 16
+# A forged slice counts from this size on.
+SMALLEST_MASK_PX = 64
 # Sources with few people give several series of each, which the bootstrap keeps together.
 _SERIES_OF_A_PERSON: Mapping[str, int] = {"btp": 2, "openms": 3}
 _REACH = 2
@@ -158,10 +160,8 @@ def _rng(seed: int, *names: str) -> np.random.Generator:
 def forge(case: Case, family: Family, donors: Sequence[Case], *, seed: int) -> Forgery | None:
     """One forgery by one family; None when ten places and donors gave nothing of 64 px."""
     rng = _rng(seed, case.key, family.name)
-    # Fewer than the metric's smallest mask would be forged and never counted.
-    smallest = 64
     usable = np.flatnonzero(case.head.mean(axis=(1, 2)) > _LEAST_HEAD)
-    marked = np.intersect1d(usable, np.flatnonzero(case.lesion.sum(axis=(1, 2)) >= smallest))
+    marked = np.intersect1d(usable, np.flatnonzero(case.lesion.sum(axis=(1, 2)) >= SMALLEST_MASK_PX))
     others = [other for other in donors if other.patient != case.patient and other.lesion.any()]
     if usable.size == 0:
         return None
@@ -171,7 +171,7 @@ def forge(case: Case, family: Family, donors: Sequence[Case], *, seed: int) -> F
         donor = _donor(others, rng) if others else None
         canvas = _canvas(case, first, last)
         forged = family.forge(canvas, donor, rng)
-        if forged is not None and int(forged.mask.sum(axis=(1, 2)).max()) >= smallest:
+        if forged is not None and int(forged.mask.sum(axis=(1, 2)).max()) >= SMALLEST_MASK_PX:
             return Forgery(case=case, family=family, first=first, forged=forged)
     return None
 

@@ -73,6 +73,9 @@ def text(document: Mapping[str, Any]) -> str:
             ]
         )
     lines += _columns(alarms)
+    if document["processing"]:
+        lines += ["", "The same processing on both twins, worst first (* kept back from training)"]
+        lines += _columns([_PROCESSING_TITLES, *map(_processing_cells, document["processing"])])
     four = document["four_way"]
     lines += ["", f"Four answers, truth in rows (macro-F1 {four['macro_f1']:.2f})"]
     lines += _columns(
@@ -82,6 +85,20 @@ def text(document: Mapping[str, Any]) -> str:
         ]
     )
     return "\n".join(lines) + "\n"
+
+
+_PROCESSING_TITLES = ("operation", "slice AUC", "authentic flagged", "95 % bound", "slices flagged", "forged flagged")
+
+
+def _processing_cells(row: Mapping[str, Any]) -> list[str]:
+    return [
+        row["operation"] + (" *" if row["held_back"] else ""),
+        _cell(row["slice_auc"]),
+        f"{row['studies_flagged']} of {row['studies']}",
+        _percent(row["studies_upper"]),
+        f"{row['slices_flagged']} of {row['slices']}",
+        f"{row['forged_flagged']} of {row['forged']}",
+    ]
 
 
 def _percent(share: float) -> str:
@@ -131,6 +148,7 @@ def html(document: Mapping[str, Any]) -> str:
             for row in document["false_alarms"]
         ],
     )
+    processed = _table(_PROCESSING_TITLES, [("", _processing_cells(row)) for row in document["processing"]])
     four = document["four_way"]
     answers = _table(
         ["truth", *four["labels"]],
@@ -143,6 +161,7 @@ def html(document: Mapping[str, Any]) -> str:
         "a shaded row is a family by another hand, which training never saw either.</p>"
         f"<h2>Forgeries, worst first</h2>{families}{means}"
         f"<h2>False alarms on authentic data</h2>{alarms}"
+        f"<h2>The same processing on both twins, worst first (* kept back from training)</h2>{processed}"
         f"<h2>Four answers (macro-F1 {four['macro_f1']:.2f})</h2>{answers}"
         "<p>A forgery that makes a lesion larger or smaller has no right answer among the four and is not in this "
         "table. “Paired” compares with the same slices before the forgery; “slice AUC” with all authentic slices of "

@@ -11,6 +11,7 @@ from typing import Any
 
 from dicomguard.retrain.evaluate import metrics
 from dicomguard.retrain.tamper.families import FAMILIES, Family
+from dicomguard.retrain.tamper.postprocess import HELD_BACK
 from dicomguard.retrain.tamper.second_hand import SECOND_HAND
 
 AUTHENTIC = "authentic"
@@ -44,6 +45,19 @@ class StudyRecord:
     answer: str
     # None when not analysable.
     score: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessedRecord:
+    """One study after one operation."""
+
+    operation: str
+    source: str
+    patient: str
+    forged: bool
+    # Of all slices when authentic, of the forged ones when forged.
+    scores: tuple[float, ...]
+    flagged: bool
 
 
 def summarise(
@@ -111,6 +125,39 @@ def _row(
         "study_auc_high": _digits(study.high if study else None),
         "study_sensitivity": _digits(sum(map(_flagged, forged)) / len(forged) if forged else None),
     }
+
+
+def processing(records: Sequence[ProcessedRecord], *, threshold: float) -> list[dict[str, Any]]:
+    """How each operation changes what is seen and what is falsely seen; slice AUC within source, then mean."""
+    rows = []
+    for operation in sorted({record.operation for record in records}):
+        own = [record for record in records if record.operation == operation]
+        quiet, forged = [r for r in own if not r.forged], [r for r in own if r.forged]
+        by_source = [
+            metrics.auc(_all(r for r in forged if r.source == source), _all(r for r in quiet if r.source == source))
+            for source in sorted({r.source for r in own})
+        ]
+        known = [value for value in by_source if value is not None]
+        above = sum(score >= threshold for score in _all(quiet))
+        rows.append(
+            {
+                "operation": operation,
+                "held_back": operation in HELD_BACK,
+                "slice_auc": _digits(sum(known) / len(known) if known else None),
+                "studies_flagged": sum(r.flagged for r in quiet),
+                "studies": len(quiet),
+                "studies_upper": _digits(metrics.upper_bound(sum(r.flagged for r in quiet), len(quiet))),
+                "slices_flagged": above,
+                "slices": len(_all(quiet)),
+                "forged_flagged": sum(r.flagged for r in forged),
+                "forged": len(forged),
+            }
+        )
+    return sorted(rows, key=lambda row: (row["slice_auc"] is None, row["slice_auc"] or 0.0))
+
+
+def _all(records: Iterable[ProcessedRecord]) -> list[float]:
+    return [score for record in records for score in record.scores]
 
 
 def _family(name: str) -> Family:

@@ -1,6 +1,5 @@
 """The protocol with scores whose right figures are known beforehand: an oracle, and a constant."""
 
-import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,53 +8,21 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
 
 from dicomguard.errors import Refused
-from dicomguard.retrain.dataset import COLUMNS
-from dicomguard.retrain.evaluate import report
+from dicomguard.retrain.evaluate import report, summary
+from dicomguard.retrain.evaluate.bench import Bench
+from dicomguard.retrain.evaluate.cases import read
 from dicomguard.retrain.evaluate.protocol import evaluate
 from dicomguard.retrain.evaluate.scoring import Scored
+from dicomguard.retrain.tamper import postprocess
+from tests.unit.retrain.evaluate.planes import KEYS, PEOPLE, SLICES, write_archive
 from tests.unit.retrain.tamper.phantom import phantom
-
-PEOPLE = 3
-SLICES = 4
 
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """A data folder of three people with a lesion, four touching planes each."""
-    root = tmp_path / "archive"
-    root.mkdir()
-    with (root / "index.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for person in range(PEOPLE):
-            canvas = phantom(slices=SLICES, seed=person)
-            for z in range(SLICES):
-                plane, mask = f"{person}_{z}.png", f"{person}_{z}_mask.png"
-                Image.fromarray(canvas.pixels[z].astype(np.uint8)).save(root / plane)
-                Image.fromarray(canvas.lesion[z].astype(np.uint8) * 255).save(root / mask)
-                writer.writerow(
-                    {
-                        "source": "own",
-                        "patient": f"P{person}",
-                        "group": "g",
-                        "slice": z + 1,
-                        "sequence": "flair",
-                        "file": plane,
-                        "mask": mask,
-                        "tumor_px": int(canvas.lesion[z].sum()),
-                        "rows": 128,
-                        "cols": 120,
-                        "bits": 8,
-                        "sha256": f"{person}/{z}",
-                    }
-                )
-    return root
-
-
-KEYS = [f"own/P{person}" for person in range(PEOPLE)]
+    return write_archive(tmp_path / "archive")
 
 
 def judge(score_of: Callable[[np.ndarray[Any, Any]], float], seen: list[str]) -> Callable[[Sequence[Path]], Scored]:
@@ -161,3 +128,17 @@ def test_reports_are_for_people(archive: Path, tmp_path: Path) -> None:
 def test_unknown_patients_are_refused(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="None of the 1 patients"):
         evaluate(archive, tmp_path / "none", out=tmp_path / "out", keys=["own/nobody"], score=judge(lambda p: 0, []))
+
+
+def test_processing_is_laid_on_both_twins(archive: Path) -> None:
+    cases = read(archive, KEYS)
+    bench = Bench(judge(lambda plane: float(plane.mean()) / 255, []), seed=1, progress=lambda done, total: None)
+    bench.judge_processed(cases, {"": 1})
+    table = summary.processing(bench.processed, threshold=0.9)
+    assert {row["operation"] for row in table} == {*postprocess.OPERATIONS, *postprocess.HELD_BACK}
+    assert {row["operation"] for row in table if row["held_back"]} == set(postprocess.HELD_BACK)
+    for row in table:
+        assert row["studies"] == row["forged"] == 1
+        assert row["slices"] == SLICES
+        assert row["studies_flagged"] == row["forged_flagged"] == 0
+        assert row["slice_auc"] is not None
