@@ -68,7 +68,7 @@ class Wall(Protocol):
         minutes: float,
         small: bool,
         device: str,
-        training: Mapping[str, Any],
+        version: str,
         nice: int,
         progress: client.Progress | None = None,
         stop: client.Stop | None = None,
@@ -140,24 +140,15 @@ class RetrainWork:
         """Better weights from the incumbent, in a niced child."""
         run = self._enter(key, "training")
         folder = self.folder(key)
-        listed = frozen.Frozen.read(folder)
-        incumbent = self._frozen_incumbent(folder)
         made = self._wall.train(
             folder / frozen.TRAIN,
             folder,
-            incumbent=incumbent,
+            incumbent=self._frozen_incumbent(folder),
             seed=seed_of(key),
             minutes=self._settings.minutes,
             small=self._settings.small,
             device=self._settings.device,
-            training={
-                "run": key,
-                "period": run.period,
-                "archive": listed.head,
-                "incumbent": weights.read_head(incumbent).id,
-                "licences": list(listed.licences),
-                "cases": len(listed.train),
-            },
+            version=run.period,
             nice=self._settings.nice,
             progress=self._told(key, "training"),
         )

@@ -15,6 +15,8 @@ from dicomguard.retrain.archive import frozen
 
 _BEAT_S = 5.0
 _CANDIDATE = "candidate.safetensors"
+# Forged validation items of each family and source that the calibration sees.
+_FORGED, _FORGED_SMALL = 12, 1
 
 _logger = log.get("retrain")
 
@@ -41,11 +43,18 @@ def _freeze(job: Mapping[str, Any], channel: child.Channel) -> dict[str, Any]:
 
 def _train(job: Mapping[str, Any], channel: child.Channel) -> dict[str, Any]:
     from dicomguard.analyze import weights
-    from dicomguard.retrain.net import calibrate, train
+    from dicomguard.retrain.net import candidate, train
 
     out = Path(job["out"])
-    candidate = out / _CANDIDATE
-    if not candidate.is_file():
+    path = out / _CANDIDATE
+    if not path.is_file():
+        steps = 0
+
+        def told(line: Mapping[str, object]) -> None:
+            nonlocal steps
+            steps = int(str(line["step"]))
+            channel.send({"progress": line})
+
         training = train.TrainJob(
             archive=Path(job["data"]),
             out=out,
@@ -55,23 +64,19 @@ def _train(job: Mapping[str, Any], channel: child.Channel) -> dict[str, Any]:
             small=job["small"],
             device=job["device"],
         )
-        tensors = train.train(
-            training, clock=SystemClock(), on_progress=lambda line: channel.send({"progress": {**line}})
-        )
-        channel.send({"progress": {"stage": "calibrating"}})
-        aside = out / f"{_CANDIDATE}.part"
-        calibrate.finish(
+        tensors = train.train(training, clock=SystemClock(), on_progress=told)
+        channel.send({"progress": {"stage": "calibrating", "step": steps}})
+        candidate.write(
+            path,
             tensors,
-            data=Path(job["data"]),
-            out=aside,
+            archive=Path(job["data"]),
             seed=job["seed"],
-            small=job["small"],
-            device=job["device"],
-            training=job["training"],
+            steps=steps,
+            version=job["version"],
+            per_family=_FORGED_SMALL if job["small"] else _FORGED,
         )
-        aside.replace(candidate)
-    head = weights.read_head(candidate)
-    return {"candidate": str(candidate), "sha256": head.sha256, "id": head.id}
+    head = weights.read_head(path)
+    return {"candidate": str(path), "sha256": head.sha256, "id": head.id}
 
 
 def _evaluate(job: Mapping[str, Any], channel: child.Channel) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def train(
     minutes: float,
     small: bool,
     device: str,
-    training: Mapping[str, Any],
+    version: str,
     nice: int,
     progress: Progress | None = None,
     stop: Stop | None = None,
@@ -55,8 +55,8 @@ def train(
         "minutes": minutes,
         "small": small,
         "device": device,
-        # What the head of the weights says of their making.
-        "training": dict(training),
+        # What the head of the weights calls itself.
+        "version": version,
     }
     cpu_s = (60 * minutes + _GRACE_S) * _THREADS_AT_MOST
     return _ask(job, nice=nice, cpu_s=cpu_s, progress=progress, stop=stop)

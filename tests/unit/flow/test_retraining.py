@@ -64,7 +64,7 @@ class Trainer:
         assert (data / "index.csv").is_file() and given["incumbent"].is_file()
         given["progress"]({"step": 2, "steps": 4, "losses": {"a": 1.0}})
         (out / record.PROGRESS).write_text("".join(f'{{"step": {n}, "losses": {{"a": {9 - n}}}}}\n' for n in range(4)))
-        path = weights_file(out / "candidate.safetensors", f"dg-{given['training']['period']}")
+        path = weights_file(out / "candidate.safetensors", f"dg-{given['version']}")
         head = weights.read_head(path)
         return {"candidate": str(path), "sha256": head.sha256, "id": head.id}
 
