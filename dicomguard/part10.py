@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -67,7 +67,7 @@ def read_meta(path: Path) -> FileMeta:
         return read_meta_of(file)
 
 
-def read_meta_of(file: IO[bytes]) -> FileMeta:
+def read_meta_of(file: BinaryIO) -> FileMeta:
     """The same of an open file at its beginning; leaves it at the dataset."""
     try:
         pydicom.filereader.read_preamble(file, force=False)

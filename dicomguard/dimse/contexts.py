@@ -35,11 +35,14 @@ _IMAGES = {
     "2": "CT",
     "2.1": "Enhanced CT",
     "2.2": "Legacy Converted Enhanced CT",
+    "3": "Ultrasound Multi-frame (retired)",
     "3.1": "Ultrasound Multi-frame",
     "4": "MR",
     "4.1": "Enhanced MR",
     "4.3": "Enhanced MR Color",
     "4.4": "Legacy Converted Enhanced MR",
+    "5": "Nuclear Medicine (retired)",
+    "6": "Ultrasound (retired)",
     "6.1": "Ultrasound",
     "6.2": "Enhanced US Volume",
     "7": "Secondary Capture",
@@ -67,6 +70,8 @@ _IMAGES = {
 # Objects that travel with studies.
 _OTHERS = {
     "4.2": "MR Spectroscopy",
+    "9.1.1": "12-lead ECG Waveform",
+    "9.1.2": "General ECG Waveform",
     "11.1": "Grayscale Softcopy Presentation State",
     "11.2": "Color Softcopy Presentation State",
     "11.3": "Pseudo-Color Softcopy Presentation State",

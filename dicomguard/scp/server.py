@@ -13,6 +13,8 @@ from pynetdicom import _config, dimse_messages, evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.events import Event
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import register_uid, uid_to_service_class
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicomguard import log
@@ -82,6 +84,9 @@ class Receiver:
         _config.STORE_RECV_CHUNKED_DATASET = True
         dimse_messages.NamedTemporaryFile = lambda **_: Spooled(self._store)
         for sop_class in contexts.STORAGE_CLASSES:
+            if uid_to_service_class(sop_class) is not StorageServiceClass:
+                # Retired classes (PS3.6 A): it would negotiate them and then abort the first message.
+                register_uid(sop_class, f"Retired_{sop_class.replace('.', '_')}", StorageServiceClass)
             self._ae.add_supported_context(sop_class, list(contexts.TRANSFER_SYNTAXES))
         self._ae.add_supported_context(contexts.VERIFICATION, list(contexts.TRANSFER_SYNTAXES[:2]))
         handlers = [
@@ -135,6 +140,8 @@ class Receiver:
             case admission.Reject():
                 event.assoc.acse.send_reject(decision.result, decision.source, decision.diagnostic)
                 self._note_refusal(request, decision.reason)
+                # As pynetdicom does for its own rejections: without it the socket can be shut before the answer is out.
+                event.assoc.kill()
 
     def _rejected(self, event: Event) -> None:
         """pynetdicom itself said no: its limit of associations."""

@@ -8,7 +8,7 @@ the sender gets its status word.
 
 import tempfile
 from collections.abc import Iterator
-from typing import IO
+from typing import BinaryIO, cast
 
 from dicomguard import part10
 from dicomguard.errors import Refused, Unavailable
@@ -32,11 +32,12 @@ class Spooled:
         self._most = store.limits.max_instance_bytes + _HEAD_BYTES
         self._size_bytes = 0
         self._failure: Refused | Unavailable | None = None
-        self._file: IO[bytes] | None = None
+        self._file: BinaryIO | None = None
         try:
             store.space.check()
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile("w+b", buffering=_BUFFER_BYTES, dir=folder)  # noqa: SIM115
+            opened = tempfile.TemporaryFile("w+b", buffering=_BUFFER_BYTES, dir=folder)  # noqa: SIM115
+            self._file = cast(BinaryIO, opened)
         except Unavailable as error:
             self._fail(error)
         except OSError as error:

@@ -1,0 +1,143 @@
+"""What each kind of instance is answered and becomes, on a live receiver."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dicomguard import part10
+from dicomguard.store import counters, executors, refusals, studies
+from tests.instances import ROOT, part10_bytes, part10_file
+from tests.peers import Postgres
+from tests.receiver import LiveReceiver, associated, receiver, send
+
+
+def conflict(folder: Path) -> Path:
+    return part10_file(folder, pixels=bytes(16))
+
+
+def unreadable(folder: Path) -> Path:
+    """A Part 10 file whose dataset is no dataset."""
+    content = part10_bytes(sop=f"{ROOT}.9")
+    path = part10_file(folder)
+    offset = content.index(b"\x08\x00\x16\x00")
+    path.write_bytes(content[:offset] + b"\xff" * 100)
+    return path
+
+
+def counted(live: LiveReceiver) -> dict[str, int]:
+    with live.store().read() as tx:
+        return {row.name: row.value for row in counters.listing(tx) if row.peer == "ct1"}
+
+
+@pytest.mark.parametrize(("more", "answer"), [("", 0xB000), ("[receive]\nconflict_warning = false", 0x0000)])
+def test_answers(tmp_path: Path, more: str, answer: int) -> None:
+    first = part10_file(tmp_path / "in")
+    with receiver(tmp_path, more=more) as live:
+        with associated(live, [first]) as association:
+            assert send(association, first) == 0x0000
+            assert send(association, first) == 0x0000
+            assert send(association, conflict(tmp_path / "in")) == answer
+            assert send(association, unreadable(tmp_path / "in")) == 0x0000
+        assert counted(live) | {"received_bytes": 0} == {
+            "instances_received": 2,
+            "instances_repeated": 1,
+            "instances_conflicting": 1,
+            "instances_quarantined": 1,
+            "received_bytes": 0,
+        }
+        with live.store().begin() as tx:
+            (line,) = studies.listing(tx, limit=9)
+            studies.open_revision(tx, line.study_key, closed_because="test", now=line.received_at)
+            assert [item.ordinal for item in studies.instances(tx, line.study_key, 1)] == [0, 1]
+        assert len(list((live.state / "quarantine").rglob("*.dcm"))) == 1
+
+
+def test_the_log_names_no_patient_and_no_uid_of_the_sender(tmp_path: Path) -> None:
+    first = part10_file(tmp_path / "in", StudyDescription="SECRET-TEXT", PatientBirthDate="not a date: SECRET")
+    with receiver(tmp_path) as live:
+        with associated(live, [first]) as association:
+            send(association, first)
+            send(association, conflict(tmp_path / "in"))
+            send(association, unreadable(tmp_path / "in"))
+        live.stop()
+        text = live.log.read_text()
+    assert "SECRET" not in text
+    assert ROOT not in text
+    for line in text.splitlines():
+        assert isinstance(json.loads(line), dict), line
+
+
+def test_the_receiver_maps_no_decoder_numpy_or_torch(tmp_path: Path) -> None:
+    first = part10_file(tmp_path / "in")
+    with receiver(tmp_path) as live:
+        with associated(live, [first]) as association:
+            assert send(association, first) == 0
+            assert send(association, conflict(tmp_path / "in")) == 0xB000
+        maps = Path(f"/proc/{live.process.pid}/maps").read_text()
+    objects = {line.split("/", 1)[1].lower() for line in maps.splitlines() if ".so" in line}
+    assert objects
+    foreign = re.compile("numpy|torch|openjp|libjpeg|jpeg_ls|charls|_imaging|pillow|cv2|scipy|gdcm|/rle|openblas")
+    assert not [name for name in objects if foreign.search(name)]
+
+
+def test_a_large_object_is_never_in_memory(tmp_path: Path) -> None:
+    large = part10_file(tmp_path / "in", pixels=bytes(200 << 20), Rows=1024, Columns=1024)
+    with receiver(tmp_path) as live:
+        with associated(live, [large]) as association:
+            assert send(association, large) == 0
+        status = Path(f"/proc/{live.process.pid}/status").read_text()
+        peak_kib = int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1))  # type: ignore[union-attr]
+        (kept,) = (live.state / "store").rglob("*.dcm")
+        assert kept.stat().st_size >= 200 << 20
+        assert part10.pixel_sha256(kept) == part10.pixel_sha256(large)
+    assert peak_kib < 150 << 10
+
+
+def test_an_object_over_the_limit_is_refused_and_the_association_goes_on(tmp_path: Path) -> None:
+    large = part10_file(tmp_path / "in", pixels=bytes(3 << 20))
+    small = part10_file(tmp_path / "in", sop=f"{ROOT}.1.1.2")
+    with receiver(tmp_path, more=f"[receive]\nmax_instance_bytes = {2 << 20}") as live:
+        with associated(live, [small]) as association:
+            assert send(association, large) == 0xA700
+            assert send(association, small) == 0x0000
+        assert len(list((live.state / "store").rglob("*.dcm"))) == 1
+        # Nothing of it is left on the way.
+        assert not list((live.state / "store/incoming").iterdir())
+
+
+def test_a_class_without_context_is_noted(tmp_path: Path) -> None:
+    strange = part10_file(tmp_path / "in", sop_class="1.2.840.10008.5.1.4.1.1.999")
+    with receiver(tmp_path) as live:
+        with associated(live, [strange]) as association:
+            assert send(association, strange) is None
+        with live.store().read() as tx:
+            assert [row.reason for row in refusals.recent(tx)] == [
+                "none of the proposed presentation contexts is taken"
+            ]
+
+
+def test_on_postgresql(tmp_path: Path, postgres_server: Postgres) -> None:
+    first = part10_file(tmp_path / "in")
+    with receiver(tmp_path, url=postgres_server.create("receiver")) as live:
+        with associated(live, [first]) as association:
+            assert send(association, first) == 0
+            assert send(association, conflict(tmp_path / "in")) == 0xB000
+        with live.store().read() as tx:
+            (line,) = studies.listing(tx, limit=9)
+            assert line.instance_count == 1
+            assert [row.role for row in executors.listing(tx)] == ["receiver"]
+
+
+def test_two_receivers_share_a_store(tmp_path: Path) -> None:
+    first, second = part10_file(tmp_path / "in"), part10_file(tmp_path / "in", sop=f"{ROOT}.1.1.2")
+    with receiver(tmp_path) as one, receiver(tmp_path) as two:
+        assert one.port != two.port
+        with associated(one, [first]) as to_one, associated(two, [second]) as to_two:
+            assert send(to_one, first) == 0
+            assert send(to_two, second) == 0
+            assert send(to_two, first) == 0
+        assert counted(one)["instances_received"] == 2
+        with one.store().read() as tx:
+            assert len(executors.listing(tx)) == 2
