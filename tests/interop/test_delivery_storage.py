@@ -8,7 +8,13 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import StoragePresentationContexts
-from pynetdicom.sop_class import Comprehensive3DSRStorage, ComprehensiveSRStorage, SegmentationStorage
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    SegmentationStorage,
+    uid_to_service_class,
+)
 
 from dicomguard import part10
 from dicomguard.clock import SystemClock
@@ -79,9 +85,7 @@ def test_an_archive_that_takes_only_implicit_gets_the_same_values(files: list[Pa
         assert events(sent) == [Event.STORED, Event.STORED]
         _, data, syntax = archive.received[1]
     assert syntax == ImplicitVRLittleEndian
-    read = pydicom.filereader.read_dataset(
-        pydicom.filebase.DicomBytesIO(data), is_implicit_VR=True, is_little_endian=True
-    )
+    read = pydicom.filereader.read_dataset(BytesIO(data), is_implicit_VR=True, is_little_endian=True)
     assert read.ContentSequence == pydicom.dcmread(files[1]).ContentSequence
 
 
@@ -149,7 +153,7 @@ def test_more_kinds_than_one_association_can_carry(built: list[Built], tmp_path:
     """Each SOP class takes two contexts; 70 of them do not fit into 128."""
     paths = []
     known = [str(context.abstract_syntax) for context in StoragePresentationContexts]
-    classes = tuple(uid for uid in known if uid.startswith("1.2.840.10008.5.1.4.1.1."))[:70]
+    classes = tuple(uid for uid in known if uid_to_service_class(uid) is StorageServiceClass)[:70]
     for number, sop_class in enumerate(classes):
         ds = pydicom.dcmread(BytesIO(built[1].data))
         ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = pydicom.uid.UID(sop_class)
