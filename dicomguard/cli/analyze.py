@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from dicomguard import config, log
 from dicomguard.analyze import client, folder, weights
@@ -18,7 +18,6 @@ from dicomguard.clock import SystemClock
 from dicomguard.core import verdict as verdicts
 from dicomguard.core import wording
 from dicomguard.core.job import AnalysisJob
-from dicomguard.core.study import Manifest
 from dicomguard.core.verdict import Model, Verdict
 from dicomguard.errors import DicomguardError, Refused
 
@@ -55,7 +54,7 @@ def command(
         print(f"skipped {item.path}: {item.reason}", file=sys.stderr)
     if not found.studies:
         raise Refused("There is no DICOM instance among the files. Give DICOM files or folders that hold some.")
-    table = Table("study", "answer", "forgery", "tumor", "looked at", "summary")
+    table, summaries = Table("#", Column("answer", no_wrap=True), "forgery", "tumor", "looked at", "scope"), []
     failed = 0
     with tempfile.TemporaryDirectory(prefix="dicomguard-") as scratch, client.Analyst() as analyst, _bars() as bars:
         for number, (study, copies) in enumerate(found.studies.items(), start=1):
@@ -81,9 +80,10 @@ def command(
                 sys.stdout.buffer.write(verdict.to_bytes() + b"\n")
                 sys.stdout.buffer.flush()
             else:
-                table.add_row(*_row(verdict, manifest))
+                table.add_row(str(number), *_row(verdict))
+                summaries.append(f"{number}  {study}\n{wording.compose(verdict, manifest).summary}\n")
     if not as_json:
-        Console().print(table)
+        Console(highlight=False).print(table, *summaries, sep="\n", markup=False)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -115,16 +115,12 @@ def _judge(
     return verdict, last
 
 
-def _row(verdict: Verdict, manifest: Manifest) -> tuple[str, ...]:
+def _row(verdict: Verdict) -> tuple[str, ...]:
     score, coverage = verdict.score, verdict.coverage
-    looked = f"{coverage.slices_analysed} of {coverage.slices_total}"
-    looked += ", outside scope" if coverage.outside_scope else ""
     return (
-        verdict.study.study_instance_uid[-24:],
         wording.answer(verdict.category),
         "–" if score.forgery is None else f"{score.forgery:.2f}",
         "–" if score.tumor is None else f"{score.tumor:.2f}",
-        f"{coverage.slices_analysed} of {coverage.slices_total}"
-        + (", outside scope" if coverage.outside_scope else ""),
-        wording.compose(verdict, manifest).summary,
+        f"{coverage.slices_analysed} of {coverage.slices_total}",
+        "outside" if coverage.outside_scope else "inside" if coverage.slices_analysed else "–",
     )

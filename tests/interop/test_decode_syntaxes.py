@@ -11,7 +11,9 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from dicomguard import part10
+from dicomguard.analyze import folder
 from dicomguard.analyze.pixels import Reader, Slice, Undecoded
+from dicomguard.core.verdict import ModelScope
 from dicomguard.errors import Refused
 from tests import studies
 
@@ -121,11 +123,17 @@ def test_mr_small_is_the_same_in_all_its_syntaxes(reader: Reader) -> None:
 def test_enhanced_mr_of_a_real_scanner(reader: Reader, unpacked: Path) -> None:
     path = unpacked / "siemens-xa30-enhanced" / "t1w.dcm"
     whole = pydicom.dcmread(path).pixel_array
-    assert len(part10.read_header(path).frames) == len(whole) == 96
-    for frame in (1, 40, 96):
-        got = pixels(reader, path, frame)
+    found = folder.gather([path])
+    ((uid, copies),) = found.studies.items()
+    scope = ModelScope(modalities=("MR",), body_parts=("BRAIN",), sequences=("t1",))
+    (plan,) = folder.manifest_of(uid, copies, rules=(), scope=scope).series
+    assert (plan.analysed, plan.kind, len(plan.slices)) == (True, "regular", 96)
+    positions = [item.position_mm or 0.0 for item in plan.slices]
+    assert positions == sorted(positions)
+    for item in (plan.slices[0], plan.slices[50], plan.slices[95]):
+        assert item.frame is not None
         # This scanner states a slope of one for all frames.
-        assert np.array_equal(got, whole[frame - 1])
+        assert np.array_equal(pixels(reader, path, item.frame), whole[item.frame - 1])
     assert isinstance(reader.read(path, 97), Undecoded)
 
 
