@@ -19,7 +19,7 @@ from dicomguard.core import verdict as verdicts
 from dicomguard.core import wording
 from dicomguard.core.job import AnalysisJob
 from dicomguard.core.verdict import Model, Verdict
-from dicomguard.errors import DicomguardError, Refused
+from dicomguard.errors import DicomguardError, Refused, Unavailable
 
 Paths = Annotated[list[Path], typer.Argument(help="DICOM files and folders; folders are read recursively.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One verdict.json document a study on standard output.")]
@@ -102,9 +102,13 @@ def _judge(
             Path(job.output, "verdict.json").unlink()
         try:
             report = analyst.run(job, on_progress=lambda done, total: bars.update(bar, completed=done, total=total))
-        except DicomguardError as error:
+        except Unavailable as error:
             last = error
             continue
+        except DicomguardError as error:
+            # Asking again would not change what is refused or broken.
+            last = error
+            break
         return client.read_verdict(report), None
     assert last is not None
     created = SystemClock().now().isoformat(timespec="seconds")

@@ -337,7 +337,8 @@ def coverage(manifest: Manifest, *, slices_analysed: int, head_area_share: float
         slices_analysed=slices_analysed,
         head_area_share=head_area_share,
         complete=slices_analysed == total > 0,
-        outside_scope=any(plan.scope == "outside" for plan in manifest.series if plan.analysed),
+        # Where nothing was looked at there is no score whose error rate could be unknown.
+        outside_scope=slices_analysed > 0 and any(plan.scope == "outside" for plan in manifest.series if plan.analysed),
     )
 
 
