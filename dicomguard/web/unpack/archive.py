@@ -4,6 +4,7 @@ Names of entries are shown and never used as paths. What an archive claims of it
 believed: bytes are counted while they are written.
 """
 
+import errno
 import struct
 import zipfile
 import zlib
@@ -21,6 +22,16 @@ DIRECTORY_BYTES_A_FILE = 1024
 RATIO_FROM_BYTES = 1 << 20
 # What operating systems add by themselves.
 _LITTER = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
+# What zipfile and zlib raise on damaged input.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -61,7 +72,7 @@ def extract(path: Path, *, name: str, into: Path, budget: Budget, limits: Limits
     _check_directory(path, name=name, limits=limits)
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, UnicodeDecodeError, ValueError, OSError):
+    except (*_DAMAGE, OSError):
         raise Refused(f"{name} is damaged: its list of contents cannot be read. Make the ZIP again.") from None
     with archive:
         for number, info in enumerate(archive.infolist()):
@@ -76,7 +87,9 @@ def extract(path: Path, *, name: str, into: Path, budget: Budget, limits: Limits
             target = into / f"{path.name}-{number}"
             try:
                 _copy(archive, info, target, budget=budget, limits=limits, shown=shown)
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+            except (*_DAMAGE, OSError) as error:
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise Refused("The disk has no room for this upload. Tell the administrator.") from error
                 target.unlink(missing_ok=True)
                 yield Item(
                     kind="refused", name=shown, sentence=f"{shown} is damaged inside the ZIP. Make the ZIP again."

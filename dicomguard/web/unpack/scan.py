@@ -62,7 +62,9 @@ def decide(pixels: npt.NDArray[np.generic]) -> Scan | NoScan:
     low, high = (float(value) for value in np.percentile(grey, (0.5, 99.5)))
     if not high > low:
         return NoScan("it shows one even tone")
-    return _object_in_dark(np.clip((grey - low) / (high - low), 0.0, 1.0))
+    # The level of the surround is judged from black, not from the darkest pixel: a wall is even, and not dark.
+    black = min(0.0, low)
+    return _object_in_dark(np.clip((grey - low) / (high - low), 0.0, 1.0), np.clip(grey - black, 0.0, None))
 
 
 def coloured_share(rgb: npt.NDArray[np.generic]) -> float:
@@ -87,8 +89,8 @@ def _small(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return small
 
 
-def _object_in_dark(grey: npt.NDArray[np.float32]) -> Scan | NoScan:
-    """`grey` is H×W in 0…1."""
+def _object_in_dark(grey: npt.NDArray[np.float32], brightness: npt.NDArray[np.float32]) -> Scan | NoScan:
+    """`grey` is H×W in 0…1 between the darkest and the brightest, `brightness` the same from black."""
     smooth = ndimage.gaussian_filter(grey, 1.5, mode="nearest")
     bright = smooth > _threshold(smooth)
     # Ventricles and bone are dark inside the object.
@@ -107,7 +109,7 @@ def _object_in_dark(grey: npt.NDArray[np.float32]) -> Scan | NoScan:
         return NoScan("no object of the size of a head stands in it")
     if float(sizes.max()) / float(sizes.sum()) < ONE_OBJECT_SHARE:
         return NoScan("it shows several separate objects instead of one head")
-    level = float(np.median(grey[~filled])) / max(float(np.median(grey[main])), 1e-6)
+    level = float(np.median(brightness[~filled])) / max(float(np.median(brightness[main])), 1e-6)
     if level > SURROUND_LEVEL:
         return NoScan("its surround is not dark, as the air around a head is")
     return Scan()
