@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicomguard.core import uid
 
@@ -78,8 +78,8 @@ def instance(
     sop_class = {"MR": MR, "CT": CT}.get(modality, SECONDARY_CAPTURE)
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = sop_class
-    meta.MediaStorageSOPInstanceUID = uid.derive("test", study, name, index)
+    meta.MediaStorageSOPClassUID = UID(sop_class)
+    meta.MediaStorageSOPInstanceUID = UID(uid.derive("test", study, name, index))
     ds = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     ds.SOPClassUID = sop_class
     ds.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
@@ -120,7 +120,7 @@ def enhanced(slices: Sequence[FileDataset], *, slopes: Sequence[float] | None = 
     """The slices as one Enhanced MR object, everything in per-frame functional groups (PS3.3 C.7.6.16)."""
     first = slices[0]
     ds = instance(first.pixel_array, study="enhanced", name="enhanced")
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = ENHANCED_MR
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID(ENHANCED_MR)
     ds.SeriesDescription = first.SeriesDescription
     ds.FrameOfReferenceUID = first.FrameOfReferenceUID
     put_pixels(ds, np.stack([item.pixel_array for item in slices]))

@@ -109,7 +109,8 @@ def _finding(
         p_forged=region.p_forged,
         p_tumor=region.p_tumor,
         authentic_rank=rank(region.p_forged, authentic_scores),
-        evidence=region.evidence,
+        # A sentence on a sign of forgery beside "no sign of forgery was found" would say two things.
+        evidence=tuple(item for item in region.evidence if category != "real" or item.sentence_key == "noise_fits"),
         touches_skipped_slice=any(
             place in stack.skipped or bool(plan.slices[place].skipped)
             for place in near

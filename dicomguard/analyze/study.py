@@ -6,16 +6,16 @@ Knows neither where the pixels come from (a `Reader`) nor what judges them (a `J
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from dicomguard import part10
-from dicomguard.analyze import evidence, masks
+from dicomguard.analyze import evidence, masks, traces
 from dicomguard.analyze.findings import Candidate, Stack, build, rank
-from dicomguard.analyze.judging import Judge, Plane
+from dicomguard.analyze.judging import Judge, JudgedStack, Plane
 from dicomguard.analyze.pixels import Slice, Undecoded
 from dicomguard.core import verdict
 from dicomguard.core.job import AnalysisJob
@@ -24,6 +24,9 @@ from dicomguard.core.verdict import Conflict, CopyReport, Masks, Model, Score, S
 from dicomguard.errors import Broken
 
 MASKS_FILE = "masks.npz"
+
+# Regions less likely than this, as lesion and as forgery, are hardly ever reported.
+_WORTH_A_SENTENCE = 0.2
 
 Progress = Callable[[int, int], None]
 
@@ -85,14 +88,24 @@ def examine(
             planes.append(decoded.pixels)
         _drop_odd(stack, planes)
         if planes:
-            stack.judged = judge.stack(
-                planes,
-                positions_mm=[plan.slices[place].position_mm for place in stack.places],
-                spacing_mm=plan.pixel_spacing_mm,
-            )
+            stack.judged = _judged(judge, plan, stack.places, planes)
         done += len(stack.places)
         progress(min(done, 2 * wanted), 2 * wanted)
     return _answer(job, stacks, model, software, created(), authentic_scores)
+
+
+def _judged(judge: Judge, plan: SeriesPlan, places: Sequence[int], planes: Sequence[Plane]) -> JudgedStack:
+    """The judge's answer with sentences on the regions that may be reported."""
+    positions = [plan.slices[place].position_mm for place in places]
+    answer = judge.stack(planes, positions_mm=positions, spacing_mm=plan.pixel_spacing_mm)
+    placed = None not in positions
+    described = tuple(
+        replace(region, evidence=(*region.evidence, *traces.describe(planes, region.masks, placed=placed)))
+        if max(region.p_forged, region.p_tumor) >= _WORTH_A_SENTENCE
+        else region
+        for region in answer.regions
+    )
+    return replace(answer, regions=described)
 
 
 def _drop_odd(stack: Stack, planes: list[Plane]) -> None:

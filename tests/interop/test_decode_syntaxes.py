@@ -4,6 +4,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -143,10 +144,9 @@ def test_enhanced_mr_of_a_real_scanner(reader: Reader, unpacked: Path) -> None:
     ids=["RLE", "JPEG-LS", "JPEG 2000"],
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16])
-def test_round_trip(reader: Reader, tmp_path: Path, syntax: str, dtype: type) -> None:
-    values = np.random.default_rng(2).integers(0, 200, (96, 101)).astype(dtype)
-    if dtype is np.int16:
-        values -= 100
+def test_round_trip(reader: Reader, tmp_path: Path, syntax: str, dtype: type[np.integer[Any]]) -> None:
+    low = -100 if dtype is np.int16 else 0
+    values = np.random.default_rng(2).integers(low, low + 200, (96, 101)).astype(dtype)
     ds = studies.compressed(studies.instance(values), syntax)
     (path,) = studies.save(tmp_path, [ds])
     assert np.array_equal(pixels(reader, path), values)

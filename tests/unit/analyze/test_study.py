@@ -38,7 +38,8 @@ class Source:
             return Undecoded(reason=self.refused[path.name])
         decoder = Decoder()
         got = decoder.frame(str(path), frame)
-        pixels = self.changed.get(path.name, lambda plane: plane)(got.pixels)
+        change = self.changed.get(path.name)
+        pixels = got.pixels if change is None else change(got.pixels)
         return Slice(pixels=pixels, sha256=got.sha256, colour=got.colour, facts=facts(decoder.dataset(str(path))))
 
 

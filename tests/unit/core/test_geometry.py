@@ -2,6 +2,7 @@
 
 import math
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -123,7 +124,8 @@ def test_stated_stacks_of_one_object_stay_apart() -> None:
 
 @pytest.mark.parametrize("lost", ["position_mm", "orientation"])
 def test_without_geometry_numbers_order_and_nothing_is_claimed(lost: str) -> None:
-    planes = [plane(f"n{n}", float(n), number=n, **{lost: None}) for n in (3, 1, 2)]
+    without: dict[str, Any] = {lost: None}
+    planes = [plane(f"n{n}", float(n), number=n, **without) for n in (3, 1, 2)]
     (stack,) = arrange(planes)
     assert [placed.key for placed in stack.planes] == ["n1", "n2", "n3"]
     assert all(placed.position_mm is None for placed in stack.planes)
