@@ -46,7 +46,7 @@ PIXEL = {
 FILES = {
     "identical_pixels": "{Slices} hold identical pixels under different identifiers.",
     "same_noise": "{Slices} carry the same noise pattern.",
-    "position_gap": "A slice seems to be missing: neighbours are {gap_mm:.1f} mm apart, usual are {usual_mm:.1f} mm.",
+    "position_gap": "{Slices} are neighbours {gap_mm:.1f} mm apart, usual are {usual_mm:.1f} mm; one may be missing.",
     "position_repeat": "{Slices} lie at one position.",
     "time_order": "The acquisition times of {slices} do not follow the order of the slices.",
     "compression_traces": "{Slices} show traces of lossy compression that the header does not mention.",
@@ -124,6 +124,10 @@ TEXTS = {
     "next_removed": (
         "Please compare with the images on the scanner, with earlier studies and with the report of the day before "
         "concluding that nothing is there, and tell the PACS administrator."
+    ),
+    "next_files": (
+        "The image analysis asks for no action; please show the evidence of the files to the PACS administrator, and "
+        "read the images as usual."
     ),
     "next_not_analysable": "Please read the images as if this report did not exist.",
     "not_looked_at": "Not looked at: {list}. A forgery there would not be seen.",

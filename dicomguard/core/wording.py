@@ -1,6 +1,7 @@
 """The sentences people read: report, page and command line all take them from here (results.md section 8).
 
-Order of the summary: what was found · how sure · what was looked at · what it can mean besides · what to do.
+Order of the summary: what was found · how sure · what was looked at · what it can mean besides · what the files say ·
+what to do.
 Slice numbers are Instance Numbers, as a viewer shows them. No sentence claims more than "signs of".
 Knows values and words; layout, DICOM and pixels are other rooms' business.
 """
@@ -72,7 +73,11 @@ def sentence(key: str, parameters: Mapping[str, Any], *, slices: str = "") -> st
 def compose(verdict: Verdict, manifest: Manifest, earlier: Verdict | None = None) -> Texts:
     """Every sentence of the verdict; `earlier` is the verdict that this one replaces, where it is at hand."""
     places = _Places(manifest)
-    next_step = english.TEXTS[f"next_{verdict.category}"]
+    evidence = tuple(_file_evidence(item, places) for item in verdict.evidence)
+    strong = [text for text, item in zip(evidence, verdict.evidence, strict=True) if item.strength == "strong"]
+    # "No action follows" would be wrong beside a file that says its pixels are synthetic.
+    calm = verdict.category in ("real", "absent") and bool(strong)
+    next_step = english.TEXTS["next_files" if calm else f"next_{verdict.category}"]
     not_looked_at = _not_looked_at(verdict, places)
     revision = _revision(verdict, earlier)
     conflicts = [_conflict(conflict, places) for conflict in verdict.conflicts]
@@ -86,6 +91,7 @@ def compose(verdict: Verdict, manifest: Manifest, earlier: Verdict | None = None
         not_looked_at,
         english.TEXTS.get(f"limits_{verdict.category}", ""),
         scope if verdict.coverage.outside_scope else "",
+        *strong,
         *conflicts,
         next_step,
     ]
@@ -94,7 +100,7 @@ def compose(verdict: Verdict, manifest: Manifest, earlier: Verdict | None = None
         extent=_extent(verdict, places),
         not_looked_at=not_looked_at,
         scope=scope,
-        evidence=tuple(_file_evidence(item, places) for item in verdict.evidence),
+        evidence=evidence,
         conflicts=tuple(conflicts),
         revision=revision,
         next_step=next_step,
@@ -244,7 +250,7 @@ def _scope(verdict: Verdict, places: "_Places") -> str:
     validated = " ".join(
         [
             _listed(scope.modalities),
-            _listed([english.SEQUENCES.get(item, item) for item in scope.sequences]),
+            _listed([english.SEQUENCES.get(item.lower(), item) for item in scope.sequences]),
             f"of the {_listed([item.lower() for item in scope.body_parts]) or english.TEXTS['head']}",
         ]
     ).replace("  ", " ")

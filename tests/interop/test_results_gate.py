@@ -304,6 +304,7 @@ def test_highdicom_finds_the_groups(name: str) -> None:
     assert {sop for sop, _ in tracked} <= referenced
 
 
+@pytest.mark.filterwarnings("ignore:The value length")
 @pytest.mark.parametrize("name", CASES)
 def test_read_back_equals_what_was_built(name: str) -> None:
     for built in made(name)[1]:

@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicomguard.core import english, wording
-from dicomguard.core.verdict import Predecessor, Verdict
+from dicomguard.core.verdict import Category, Predecessor, Verdict
 from dicomguard.errors import Broken
 from tests.sr_cases import Case, Spot, case, frames, identical_pixels, single_frame
 
@@ -118,6 +118,11 @@ def test_outside_scope() -> None:
         "series 3: modality CT. The scores have no known error rate here."
     )
     assert said.scope in said.summary
+    made = case("absent", [source(4)])
+    scope = replace(made.verdict.model.scope, sequences=("FLAIR", "T1C"), body_parts=("BRAIN", "HEAD"))
+    model = replace(made.verdict.model, scope=scope)
+    said = texts(replace(made, verdict=replace(made.verdict, model=model)))
+    assert said.scope == "Inside the validated scope (MR FLAIR and T1 with contrast of the brain and head)."
 
 
 def test_evidence_of_the_files() -> None:
@@ -127,6 +132,25 @@ def test_evidence_of_the_files() -> None:
         "Slices 7 and 12 of series 3 hold identical pixels under different identifiers. This finding comes from the "
         "files, not from the image analysis, and did not change the score; it was seen in 0 of 180 authentic studies.",
     )
+
+
+def test_strong_evidence_of_the_files_is_never_followed_by_no_action() -> None:
+    headers = single_frame(12)
+    strong = identical_pixels([headers[6], headers[11]])
+    cases: list[tuple[Category, list[Spot]]] = [
+        ("absent", []),
+        ("real", [Spot(category="real", places=[1], p_forged=0.1)]),
+    ]
+    for category, spots in cases:
+        said = texts(case(category, [frames(headers)], spots, evidence=[strong]))
+        assert said.evidence[0] in said.summary and "No action follows" not in said.summary
+        assert "please show the evidence of the files to the PACS administrator" in said.next_step
+        assert said.summary.endswith(said.next_step)
+        weak = texts(case(category, [frames(headers)], spots, evidence=[replace(strong, strength="notable")]))
+        assert weak.evidence == said.evidence and weak.evidence[0] not in weak.summary
+        assert "No action follows" in weak.summary
+    forged = texts(case("added", [frames(headers)], [Spot(category="added", places=[1])], evidence=[strong]))
+    assert forged.evidence[0] in forged.summary and "do not rely on this region" in forged.summary
 
 
 def test_conflict_and_two_patients() -> None:
