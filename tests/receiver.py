@@ -99,13 +99,18 @@ def receiver(
 
 @contextlib.contextmanager
 def associated(
-    live: LiveReceiver, files: list[Path], *, calling_ae: str = "CT1", called_ae: str = "DICOMGUARD"
+    live: LiveReceiver,
+    files: list[Path],
+    *,
+    calling_ae: str = "CT1",
+    called_ae: str = "DICOMGUARD",
+    answer_s: float = 30.0,
 ) -> Iterator[Association]:
     """An association of pynetdicom's requestor that proposes what the files need."""
     needed = sorted({(meta.sop_class_uid, meta.transfer_syntax_uid) for meta in map(part10.read_meta, files)})
     contexts: list[PresentationContext] = [build_context(*pair) for pair in needed]
     ae = make_ae(calling_ae)
-    ae.dimse_timeout = 30
+    ae.dimse_timeout = answer_s
     association = ae.associate("127.0.0.1", live.port, contexts=contexts, ae_title=called_ae)
     try:
         yield association

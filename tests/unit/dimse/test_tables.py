@@ -1,0 +1,61 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.uid import UID
+
+from dicomguard.core.delivery import Event, classify
+from dicomguard.dimse.contexts import IMAGE_CLASSES, STORAGE_CLASSES, TRANSFER_SYNTAXES
+from dicomguard.dimse.status import describe
+
+# The classes that a node of this kind has to take.
+WANTED = {
+    "CT Image Storage", "MR Image Storage", "Enhanced CT Image Storage", "Enhanced MR Image Storage",
+    "Computed Radiography Image Storage", "Digital X-Ray Image Storage - For Presentation",
+    "Ultrasound Image Storage", "Ultrasound Multi-frame Image Storage",
+    "Digital Mammography X-Ray Image Storage - For Presentation", "Secondary Capture Image Storage",
+    "Segmentation Storage", "Comprehensive 3D SR Storage", "Encapsulated PDF Storage",
+}  # fmt: skip
+
+
+def test_the_classes_are_of_the_standard_and_all_wanted_are_there() -> None:
+    names = {UID(uid).name for uid in STORAGE_CLASSES}
+    assert WANTED <= names
+    assert all(UID(uid).type == "SOP Class" for uid in STORAGE_CLASSES)
+    assert set(STORAGE_CLASSES) >= IMAGE_CLASSES
+
+
+def test_the_syntaxes_are_of_the_standard_and_plain_ones_come_first() -> None:
+    assert all(UID(uid).is_transfer_syntax for uid in TRANSFER_SYNTAXES)
+    assert [UID(uid).is_compressed for uid in TRANSFER_SYNTAXES] == [False, False, *[True] * 9]
+    assert not any(UID(uid).is_deflated for uid in TRANSFER_SYNTAXES)
+
+
+@pytest.mark.parametrize(
+    ("code", "family"),
+    [
+        (0x0000, "success"),
+        (0xB000, "warning"),
+        (0xB006, "warning"),
+        (0xB123, "warning"),
+        (0xA700, "unavailable"),
+        (0xA7FF, "unavailable"),
+        (0xA900, "refused"),
+        (0xC000, "refused"),
+        (0xCFFF, "refused"),
+        (0x0122, "refused"),
+        (0x0124, "refused"),
+        (0x0110, "broken"),
+        (0x4242, "refused"),
+    ],
+)
+def test_families(code: int, family: str) -> None:
+    assert describe(code).family == family
+
+
+@given(st.integers(0, 0xFFFF))
+def test_every_word_has_a_sentence_and_agrees_with_the_delivery(code: int) -> None:
+    status = describe(code)
+    assert status.word == f"{code:04X}"
+    assert status.sentence.endswith(".")
+    delivered = classify(code) in (Event.STORED, Event.STORED_WITH_WARNING)
+    assert delivered == (status.family in ("success", "warning"))
