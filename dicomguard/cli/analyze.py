@@ -13,15 +13,16 @@ from rich.table import Column, Table
 
 from dicomguard import config, log
 from dicomguard.analyze import client, folder, weights
-from dicomguard.cli import overlays
+from dicomguard.cli import overlays, pictures
 from dicomguard.clock import SystemClock
 from dicomguard.core import verdict as verdicts
 from dicomguard.core import wording
+from dicomguard.core.instance import Header, Instance
 from dicomguard.core.job import AnalysisJob
 from dicomguard.core.verdict import Model, Verdict
 from dicomguard.errors import DicomguardError, Refused, Unavailable
 
-Paths = Annotated[list[Path], typer.Argument(help="DICOM files and folders; folders are read recursively.")]
+Paths = Annotated[list[Path], typer.Argument(help="Files, and folders read recursively: DICOM, PNG, JPEG, TIFF.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One verdict.json document a study on standard output.")]
 Output = Annotated[Path | None, typer.Option(help="Write verdict.json, masks.npz and overlay PNGs, a folder a study.")]
 Settings = Annotated[Path | None, typer.Option("--config", help="File whose [[rules]] and [analysis] apply.")]
@@ -42,22 +43,18 @@ def command(
     """Judge DICOM files and folders without a server.
 
     All studies of one call share one loaded model. With --json, standard output carries one document a line and
-    nothing else. Exit status 0 when every study got its document from the analysis. Files that are no DICOM are named
-    on standard error.
+    nothing else. Exit status 0 when every study got its document from the analysis. Pictures count as loose slices of
+    one study a folder, outside the validated scope; files of other kinds are named on standard error.
     """
     log.configure("WARNING")
     chosen = config.load(settings) if settings is not None else config.Config()
     path = (weights_file or chosen.analysis.weights or weights.shipped()).resolve()
     model = client.model_of(path)
-    found = folder.gather(paths)
-    for item in found.skipped:
-        print(f"skipped {item.path}: {item.reason}", file=sys.stderr)
-    if not found.studies:
-        raise Refused("There is no DICOM instance among the files. Give DICOM files or folders that hold some.")
     table, summaries = Table("#", Column("answer", no_wrap=True), "forgery", "tumor", "looked at", "scope"), []
     failed = 0
     with tempfile.TemporaryDirectory(prefix="dicomguard-") as scratch, client.Analyst() as analyst, _bars() as bars:
-        for number, (study, copies) in enumerate(found.studies.items(), start=1):
+        found = _studies(paths, Path(scratch))
+        for number, (study, copies) in enumerate(found.items(), start=1):
             manifest = folder.manifest_of(study, copies, rules=chosen.rules, scope=model.scope)
             job = AnalysisJob(
                 manifest=manifest,
@@ -68,7 +65,7 @@ def command(
                 threads=chosen.analysis.threads,
                 deadline_s=chosen.analysis.deadline_s,
             )
-            bar = bars.add_task(f"study {number} of {len(found.studies)}", total=None)
+            bar = bars.add_task(f"study {number} of {len(found)}", total=None)
             verdict, error = _judge(analyst, job, model, bars, bar)
             bars.remove_task(bar)
             if error:
@@ -85,6 +82,18 @@ def command(
     if not as_json:
         Console(highlight=False).print(table, *summaries, sep="\n", markup=False)
     raise typer.Exit(1 if failed else 0)
+
+
+def _studies(paths: list[Path], scratch: Path) -> dict[str, list[tuple[Header, Instance]]]:
+    """Instances by study, pictures among them; the rest is named on standard error."""
+    found = folder.gather(paths)
+    wrapped, left = pictures.wrap(found.skipped, scratch)
+    studies = found.studies | (folder.gather(wrapped).studies if wrapped else {})
+    for item in left:
+        print(f"skipped {item.path}: {item.reason}", file=sys.stderr)
+    if not studies:
+        raise Refused("There is no DICOM instance among the files. Give DICOM files or folders that hold some.")
+    return studies
 
 
 def _bars() -> Progress:

@@ -64,15 +64,23 @@ def test_many_studies_one_line_each_and_nothing_else_on_standard_output(tmp_path
     loose = [studies.instance(studies.head(seed=i), study="three", index=i, modality="OT") for i in range(2)]
     studies.save(tmp_path / "in" / "c", loose)
     (tmp_path / "in" / "readme.txt").write_text("hello")
+    (tmp_path / "in" / "d").mkdir()
+    for index in range(2):
+        grey = (studies.head(seed=index) // 5).clip(0, 255).astype(np.uint8)
+        Image.fromarray(grey).save(tmp_path / "in" / "d" / f"{index}.png")
     done = run("analyze", tmp_path / "in", "--json", "--weights", weights, "--device", "cpu")
-    one, two, three = lines(done)
+    one, two, three, four = lines(done)
     assert "readme.txt" in done.stderr
-    assert all(Verdict.from_json(item) for item in (one, two, three))
-    assert [line.encode() for line in done.stdout.splitlines()] == [canon.encode(item) for item in (one, two, three)]
+    assert all(Verdict.from_json(item) for item in (one, two, three, four))
+    assert [line.encode() for line in done.stdout.splitlines()] == [
+        canon.encode(item) for item in (one, two, three, four)
+    ]
     assert one["category"] == "absent"
     assert (one["coverage"]["slices_analysed"], one["coverage"]["complete"]) == (6, True)
     assert (two["category"], {item["reason"] for item in two["slices"]}) == ("not_analysable", {"localiser"})
-    assert three["coverage"]["outside_scope"] is True
+    for loose_slices in (three, four):
+        assert loose_slices["coverage"]["slices_analysed"] == 2
+        assert loose_slices["coverage"]["outside_scope"] is True
 
 
 def test_table_for_people(tmp_path: Path, weights: Path) -> None:
