@@ -15,8 +15,10 @@ from typing import Any, Protocol
 
 from dicomguard import log
 from dicomguard.analyze import weights
+from dicomguard.analyze.client import software
 from dicomguard.clock import Clock
 from dicomguard.config import Config
+from dicomguard.core import canon
 from dicomguard.errors import Broken, Refused, Unavailable
 from dicomguard.flow.engine import RETRAIN, Engine
 from dicomguard.retrain import client, figures, promotion, record
@@ -144,7 +146,7 @@ class RetrainWork:
             folder / frozen.TRAIN,
             folder,
             incumbent=self._frozen_incumbent(folder),
-            seed=seed_of(key),
+            seed=seed_of(run.period),
             minutes=self._settings.minutes,
             small=self._settings.small,
             device=self._settings.device,
@@ -165,24 +167,8 @@ class RetrainWork:
             ("incumbent", self._frozen_incumbent(folder)),
             ("candidate", folder / "candidate.safetensors"),
         ):
-            if (folder / f"{name}-figures.json").is_file():
-                continue
-            report = self._wall.evaluate(
-                folder / frozen.GOLDEN,
-                folder / name,
-                weights=path,
-                # One seed for both: they are asked about the same forgeries.
-                seed=seed_of(key),
-                small=self._settings.small,
-                device=self._settings.device,
-                nice=self._settings.nice,
-                progress=self._told(key, "evaluating"),
-            )
-            head = weights.read_head(path)
-            measured = figures.read(
-                report, model_id=head.id, sha256=head.sha256, golden_sha256=frozen.Frozen.read(folder).golden_sha256
-            )
-            _write(folder / f"{name}-figures.json", measured.to_json())
+            if not (folder / f"{name}-figures.json").is_file():
+                _write(folder / f"{name}-figures.json", self._measured(key, name, path).to_json())
         return {"outcome": "done"}
 
     def decide(self, key: str) -> dict[str, Any]:
@@ -265,6 +251,35 @@ class RetrainWork:
             raise Broken(f"The incumbent {path.name} has changed since the run began. Start a new run.")
         return path
 
+    def _measured(self, key: str, name: str, path: Path) -> promotion.Figures:
+        """The figures of one model; taken from an earlier run when that measured the same on the same."""
+        folder, head = self.folder(key), weights.read_head(path)
+        golden_sha256 = frozen.Frozen.read(folder).golden_sha256
+        measured = {
+            "golden": golden_sha256,
+            "weights": head.sha256,
+            "small": self._settings.small,
+            "analyze": software().analyze_version,
+        }
+        known = self._store.root / FOLDER / "figures" / f"{canon.sha256(measured)[:32]}.json"
+        if known.is_file():
+            return _figures(known)
+        report = self._wall.evaluate(
+            folder / frozen.GOLDEN,
+            folder / name,
+            weights=path,
+            # The set is frozen with its forgeries: every model is asked about the same ones.
+            seed=seed_of(golden_sha256),
+            small=self._settings.small,
+            device=self._settings.device,
+            nice=self._settings.nice,
+            progress=self._told(key, "evaluating"),
+        )
+        found = figures.read(report, model_id=head.id, sha256=head.sha256, golden_sha256=golden_sha256)
+        known.parent.mkdir(exist_ok=True)
+        _write(known, found.to_json())
+        return found
+
     def _told(self, key: str, state: runs.State) -> client.Progress:
         last = -_PROGRESS_S
 
@@ -300,9 +315,9 @@ def people(run: runs.RunRow, listed: frozen.Frozen) -> tuple[str, ...]:
     return (*starter, *(listed.curators if len(listed.curators) == 1 else ()))
 
 
-def seed_of(key: str) -> int:
-    """The run's seed, from its key."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
+def seed_of(name: str) -> int:
+    """A seed from the name of what it is for: the period of a run, the hash of a golden set."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1
 
 
 def register(engine: Engine, store: Store, config: Config, clock: Clock) -> None:

@@ -62,6 +62,7 @@ class Sweep:
             for row in executors.listing(tx):
                 if row.role == "worker" and row.node == self._node:
                     executors.retire(tx, row.id)
+                    leases.release(tx, LEASE, row.id)
         self._beat()
 
     def end(self) -> None:

@@ -39,6 +39,7 @@ from dicomguard.core.verdict import (
     series_report,
 )
 from dicomguard.deliver.association import Timeouts
+from dicomguard.errors import DicomguardError
 from dicomguard.flow import completion, delivery, study, sweep
 from dicomguard.flow.engine import Engine, lock_state, work_database
 from dicomguard.flow.states import BEFORE_DELIVERY, DELIVERING
@@ -341,4 +342,12 @@ def idle(store: Store) -> bool:
 
 if __name__ == "__main__":
     log.configure("INFO")
-    work(Plan(**json.loads(sys.argv[1])))
+    # As `flow.__main__`: what outlives the end is left in the middle.
+    status = 0
+    try:
+        work(Plan(**json.loads(sys.argv[1])))
+    except DicomguardError as error:
+        sys.stderr.write(f"{error}\n")
+        status = error.exit_status
+    sys.stderr.flush()
+    os._exit(status)
