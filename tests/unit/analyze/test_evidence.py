@@ -70,6 +70,7 @@ def test_each_kind(slices: list[Facts], kind: str, named: list[str]) -> None:
     found = gather([slices])
     assert kinds(found) == [(kind, named)]
     assert found[0].sentence_key in english.FILES
+    assert 0 <= found[0].authentic_false_alarms.k <= found[0].authentic_false_alarms.n
 
 
 @pytest.mark.parametrize(
