@@ -1,0 +1,129 @@
+"""What a person may ask of the work: rows that the worker's sweep finds, and a line in the audit."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dicomguard.clock import FakeClock
+from dicomguard.core.completion import Patience
+from dicomguard.core.delivery import Answer, Backoff, Delivery, Event, Item, record
+from dicomguard.errors import Refused
+from dicomguard.flow import completion
+from dicomguard.flow.client import Client
+from dicomguard.store import audit, deliveries, runs, studies, worklist
+from dicomguard.store.db import Store, open_store
+from tests.fault.world import send_study
+
+START = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+SETTINGS = completion.Settings(
+    patience=Patience(quiet=timedelta(seconds=60), longest=timedelta(minutes=30)),
+    association_hold=timedelta(minutes=10),
+)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Time that the test moves."""
+    return FakeClock(START)
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: FakeClock) -> Store:
+    """An empty store."""
+    return open_store(tmp_path / "state", "", clock)
+
+
+def close(store: Store, clock: FakeClock) -> list[int]:
+    """Numbers of the revisions that are opened now."""
+    return [item.number for item in completion.open_complete(store, SETTINGS, now=clock.now())]
+
+
+def state(store: Store, key: str, number: int) -> str | None:
+    with store.read() as tx:
+        return studies.state(tx, key, number)
+
+
+def test_forcing_closes_at_once_and_names_the_person(store: Store, clock: FakeClock, tmp_path: Path) -> None:
+    key = send_study(store, tmp_path / "in", slices=2)
+    assert close(store, clock) == []
+    Client(store, clock).force(key, "anna")
+    assert close(store, clock) == [1]
+    with store.read() as tx:
+        assert studies.revision(tx, key, 1).closed_because == "forced by anna"
+        assert [(line.actor, line.action) for line in audit.recent(tx)] == [("anna", "study.forced")]
+
+
+def test_a_study_on_hold_waits_for_its_release(store: Store, clock: FakeClock, tmp_path: Path) -> None:
+    key = send_study(store, tmp_path / "in", slices=2)
+    client = Client(store, clock)
+    client.hold(key, True, "anna")
+    clock.advance(timedelta(hours=2))
+    assert close(store, clock) == []
+    client.hold(key, False, "anna")
+    assert close(store, clock) == [1]
+
+
+def test_a_late_instance_supersedes_what_was_not_sent_and_nothing_else(
+    store: Store, clock: FakeClock, tmp_path: Path
+) -> None:
+    key = send_study(store, tmp_path / "in", slices=2)
+    clock.advance(timedelta(seconds=60))
+    assert close(store, clock) == [1]
+    with store.begin() as tx:
+        assert studies.advance(tx, key, 1, "delivering", from_=("opened",))
+    for number in (2, 3):
+        send_study(store, tmp_path / "in", slices=1, first=number)
+        clock.advance(timedelta(seconds=60))
+        assert close(store, clock) == [number]
+    assert [state(store, key, number) for number in (1, 2, 3)] == ["delivering", "superseded", "opened"]
+
+
+def test_retry_opens_what_failed_and_refuses_when_nothing_did(store: Store, clock: FakeClock, tmp_path: Path) -> None:
+    key = send_study(store, tmp_path / "in", slices=2)
+    client = Client(store, clock)
+    clock.advance(timedelta(seconds=60))
+    close(store, clock)
+    with pytest.raises(Refused, match="Nothing of study"):
+        client.retry(key, "anna")
+    with store.begin() as tx:
+        studies.advance(tx, key, 1, "failed", from_=("opened",), reason="The weights are gone. Restore them.")
+    assert [(row.state, row.message) for row in client.queue()] == [("failed", "The weights are gone. Restore them.")]
+    client.retry(key, "anna")
+    assert state(store, key, 1) == "opened"
+
+
+def test_retry_starts_refused_deliveries_again(store: Store, clock: FakeClock, tmp_path: Path) -> None:
+    key = send_study(store, tmp_path / "in", slices=2)
+    clock.advance(timedelta(seconds=60))
+    close(store, clock)
+    planned = Delivery(
+        study_key=key, revision=1, destination="pacs", planned_at=clock.now(), next_at=clock.now(),
+        items=(Item(kind="SEG", forms=("2.25.1",)), Item(kind="SR", forms=("2.25.2",))),
+    )  # fmt: skip
+    answers = {"2.25.1": Answer(event=Event.STORED), "2.25.2": Answer(event=Event.FAILED, status=0x0111)}
+    failed = record(planned, answers, now=clock.now(), backoff=Backoff())
+    with store.begin() as tx:
+        deliveries.plan(tx, [planned, replace(planned, destination="other")])
+        deliveries.save(tx, failed)
+    Client(store, clock).retry(key, "anna")
+    with store.read() as tx:
+        again = deliveries.get(tx, key, 1, "pacs")
+    assert again is not None
+    assert [item.state.value for item in again.items] == ["sent", "waiting"]
+    assert again.attempt == 2
+
+
+def test_training_is_asked_for_once_a_moment(store: Store, clock: FakeClock) -> None:
+    client = Client(store, clock)
+    assert client.start_retraining("anna") == client.start_retraining("anna")
+    with store.read() as tx:
+        assert [run.started_by for run in runs.asked(tx)] == ["anna"]
+
+
+def test_an_unknown_study_is_refused(store: Store, clock: FakeClock) -> None:
+    with pytest.raises(Refused, match="There is no study"):
+        Client(store, clock).force("nothing", "anna")
+    with store.read() as tx:
+        assert worklist.row(tx, "nothing") is None
