@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 import tomllib
+import urllib.parse
 import zoneinfo
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -164,8 +165,19 @@ class Config:
 
     @property
     def database_url(self) -> str:
-        """SQLAlchemy URL of the node's database, without a password."""
-        return self.database.url or f"sqlite:///{self.node.state / 'node.sqlite'}"
+        """SQLAlchemy URL of the node's database with its password: for connecting, never to print."""
+        url = self.database.url or f"sqlite:///{self.node.state / 'node.sqlite'}"
+        if self.database.password_file is None:
+            return url
+        try:
+            password = self.database.password_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise Refused(
+                f"The password file {self.database.password_file} cannot be read: {error.strerror}. "
+                "Correct password_file in [database], or the rights of the file."
+            ) from None
+        user, _, rest = url.partition("@")
+        return f"{user}:{urllib.parse.quote(password, safe='')}@{rest}"
 
 
 class _Source:
@@ -340,6 +352,11 @@ def _check(config: Config, source: _Source) -> None:
                     f'{source.at("routes", "to")}: route "{route.name}" sends to "{target}", which is no destination.'
                     f"{_nearest(target, [*names, RETURN_TO_SENDER])}"
                 )
+    if config.database.password_file is not None and not re.match(r"postgresql[^:]*://[^@/:]+@", config.database.url):
+        raise Refused(
+            f"{source.at('database', 'password_file')}: the password belongs to the user that url names. "
+            'Write url = "postgresql+psycopg://user@host/name".'
+        )
     ports = {"node.port": config.node.port, "web.port": config.web.port, "web.health_port": config.web.health_port}
     if len(set(ports.values())) < len(ports):
         raise Refused(f"{source.at('web', 'port')}: {', '.join(ports)} share a port. Give each its own.")

@@ -23,7 +23,7 @@ def command(
     node = loaded.node
     print(f"{loaded.file or 'built-in defaults'}: sound")
     print(f"receiver   {node.ae_title} on {node.host}:{node.port}, state in {node.state}")
-    print(f"database   {loaded.database_url}")
+    print(f"database   {loaded.database.url or 'SQLite in the state folder'}")
     print(
         f"page       http://{loaded.web.host}:{loaded.web.port}/   health http://127.0.0.1:{loaded.web.health_port}/health"
     )

@@ -75,3 +75,17 @@ def test_garbage_is_refused_or_read_but_never_crashes(text: str) -> None:
 def test_unknown_keys_are_refused_with_the_line(section: str, key: str) -> None:
     with pytest.raises(Refused, match=r"node\.toml:2"):
         parse(f"[{section}]\n{key}_zz = 1\n")
+
+
+def test_the_password_of_the_database_comes_from_its_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("p@ss/wörd\n", encoding="utf-8")
+    text = '[database]\nurl = "postgresql+psycopg://guard@db:5432/guard"\npassword_file = "secret"\n'
+    loaded = config.parse(text, base=tmp_path, path=None)
+    assert loaded.database_url == "postgresql+psycopg://guard:p%40ss%2Fw%C3%B6rd@db:5432/guard"
+    assert "p@ss" not in repr(loaded)
+
+
+@pytest.mark.parametrize("url", ["", "postgresql+psycopg://db/guard", "postgresql+psycopg://guard:x@db/guard"])
+def test_a_password_without_its_user_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(Refused, match="belongs to the user"):
+        config.parse(f'[database]\nurl = "{url}"\npassword_file = "secret"\n', base=tmp_path, path=None)
