@@ -31,6 +31,9 @@ RECORD_FILE = "forgery.json"
 _MOST_SLICES = 9
 _ATTEMPTS = 40
 _SMALLEST_SERIES_SIDE = 64
+_FEWEST_GREY_LEVELS = 32
+# What pydicom and its decoders raise on pixels that they cannot read.
+_UNDECODABLE = (AttributeError, NotImplementedError, OSError, RuntimeError, ValueError)
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
@@ -77,7 +80,7 @@ def forge_study(
     donor: Sequence[Path] | None,
     seed: int,
 ) -> ForgedStudy:
-    """Forge the largest series of a study and write the whole study to `output`.
+    """Forge the largest scan of a study and write the whole study to `output`.
 
     `mask` says where the lesion lies: a DICOM segmentation of these instances, or an .npy of Z×H×W in slice order
     along the normal. `donor` are files of another patient's series for families that need foreign tissue.
@@ -85,11 +88,15 @@ def forge_study(
     if kind == "removed" and mask is None:
         raise Refused("A removal needs to know where the lesion is. Give --mask, a segmentation or a Z×H×W .npy.")
     datasets = [pydicom.dcmread(path) for path in files]
-    series = _largest_series(datasets)
+    series = _scan(datasets)
     lesion = np.zeros(series.pixels.shape, np.bool_) if mask is None else _read_mask(mask, series)
+    study = series.datasets[0].StudyInstanceUID
+    datasets = [dataset for dataset in datasets if dataset.StudyInstanceUID == study]
+    if any(_big_endian(dataset) for dataset in datasets):
+        raise Refused("The study holds big-endian files, a retired transfer syntax. Convert it with dcmconv +te first.")
     source = None
     if donor is not None:
-        given = _largest_series([pydicom.dcmread(path) for path in donor])
+        given = _scan([pydicom.dcmread(path) for path in donor])
         source = _canvas(given, np.zeros(given.pixels.shape, np.bool_))
     canvas = _canvas(series, lesion)
     rng = np.random.default_rng(seed)
@@ -120,20 +127,31 @@ def _forge(
     )
 
 
-def _largest_series(datasets: Sequence[FileDataset]) -> _Series:
+def _scan(datasets: Sequence[FileDataset]) -> _Series:
+    """The largest series that is a scan: grey, single-frame, decodable, with more grey levels than a drawn mask."""
     by_series: dict[tuple[str, int, int], list[FileDataset]] = defaultdict(list)
     for dataset in datasets:
         single = int(getattr(dataset, "NumberOfFrames", 1) or 1) == 1
         grey = int(getattr(dataset, "SamplesPerPixel", 0) or 0) == 1
         if "PixelData" in dataset and single and grey and int(getattr(dataset, "BitsAllocated", 0)) in (8, 16):
             by_series[(str(dataset.SeriesInstanceUID), int(dataset.Rows), int(dataset.Columns))].append(dataset)
-    usable = {key: value for key, value in by_series.items() if min(key[1:]) >= _SMALLEST_SERIES_SIDE}
-    if not usable:
-        raise Refused("The study has no grey single-frame series of 64 px or more. Give a study that has one.")
-    chosen = max(usable.items(), key=lambda item: (len(item[1]), item[0]))[1]
-    ordered = tuple(sorted(chosen, key=_along_normal))
-    pixels = np.stack([dataset.pixel_array for dataset in ordered]).astype(np.float32)
-    return _Series(datasets=ordered, pixels=pixels)
+    usable = [(key, own) for key, own in by_series.items() if min(key[1:]) >= _SMALLEST_SERIES_SIDE]
+    for _, own in sorted(usable, key=lambda item: (-len(item[1]), item[0])):
+        ordered = tuple(sorted(own, key=_along_normal))
+        try:
+            pixels = np.stack([dataset.pixel_array for dataset in ordered]).astype(np.float32)
+        except _UNDECODABLE:
+            continue
+        if np.unique(pixels[len(ordered) // 2]).size >= _FEWEST_GREY_LEVELS:
+            return _Series(datasets=ordered, pixels=pixels)
+    raise Refused(
+        f"The study has no decodable grey single-frame series of {_SMALLEST_SERIES_SIDE} px or more. "
+        "Give a study that has one."
+    )
+
+
+def _big_endian(dataset: FileDataset) -> bool:
+    return not UID(str(dataset.file_meta.TransferSyntaxUID)).is_little_endian
 
 
 def _along_normal(dataset: FileDataset) -> tuple[float, int]:

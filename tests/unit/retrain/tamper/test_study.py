@@ -100,3 +100,37 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     np.save(path, np.ones((2, 8, 8), np.bool_))
     with pytest.raises(Refused, match="series' size"):
         forge(authentic(tmp_path / "a"), tmp_path / "f", kind="removed", mask=path)
+
+
+def test_a_drawn_mask_is_no_scan_and_another_study_stays_out(tmp_path: Path) -> None:
+    """A series of a region drawn by hand may be the largest; files of another study may lie in the folder."""
+    scan = authentic(tmp_path / "a")
+    marks = Acquisition(key="a", sequence="roi", bits=8, spacing_mm=(1, 1), positions_mm=tuple(range(9)))
+    drawn = [p for p, _ in write_planes(phantom(slices=9).lesion.astype(np.float32), marks, tmp_path / "m")]
+    for path in drawn:
+        dataset = pydicom.dcmread(path)
+        dataset.SeriesInstanceUID, dataset.SOPInstanceUID = "1.2.3", dataset.SOPInstanceUID + ".1"
+        dataset.save_as(path)
+    other = authentic(tmp_path / "b", seed=9, key="b")[:2]
+    study = forge([*drawn, *scan, *other], tmp_path / "f", kind="added")
+    assert len(study.files) == len(drawn) + len(scan)
+    written = {pydicom.dcmread(path).SOPInstanceUID: pydicom.dcmread(path).SeriesDescription for path in study.files}
+    assert {written[name] for name in study.forged_slices} == {"AX FLAIR"}
+
+
+def test_big_endian_files_are_refused(tmp_path: Path) -> None:
+    files = authentic(tmp_path / "a")
+    dataset = pydicom.dcmread(files[0])
+    pixels = dataset.pixel_array.astype(">u2")
+    dataset.PixelData = pixels.tobytes()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRBigEndian
+    pydicom.dcmwrite(files[0], dataset, little_endian=False, implicit_vr=False)
+    with pytest.raises(Refused, match="big-endian"):
+        forge(files, tmp_path / "f", kind="added")
+
+
+def test_only_masks_are_refused(tmp_path: Path) -> None:
+    marks = Acquisition(key="a", sequence="roi", bits=8, spacing_mm=(1, 1), positions_mm=(0.0, 1.0, 2.0))
+    files = [p for p, _ in write_planes(phantom().lesion.astype(np.float32), marks, tmp_path / "m")]
+    with pytest.raises(Refused, match="no decodable grey"):
+        forge(files, tmp_path / "f", kind="added")
