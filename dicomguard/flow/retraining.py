@@ -255,7 +255,7 @@ class RetrainWork:
         """The figures of one model; taken from an earlier run when that measured the same on the same."""
         folder, head = self.folder(key), weights.read_head(path)
         golden_sha256 = frozen.Frozen.read(folder).golden_sha256
-        measured = {
+        measured: dict[str, Any] = {
             "golden": golden_sha256,
             "weights": head.sha256,
             "small": self._settings.small,

@@ -17,6 +17,7 @@ _BEAT_S = 5.0
 _CANDIDATE = "candidate.safetensors"
 # Forged validation items of each family and source that the calibration sees.
 _FORGED, _FORGED_SMALL = 12, 1
+_CALIBRATION_SEED = 9
 
 _logger = log.get("retrain")
 
@@ -70,7 +71,8 @@ def _train(job: Mapping[str, Any], channel: child.Channel) -> dict[str, Any]:
             path,
             tensors,
             archive=Path(job["data"]),
-            seed=job["seed"],
+            # The same forgeries for every candidate, so that two differ by their weights only.
+            seed=_CALIBRATION_SEED,
             steps=steps,
             version=job["version"],
             per_family=_FORGED_SMALL if job["small"] else _FORGED,

@@ -1,9 +1,9 @@
 """May a candidate take the incumbent's place: figures of both on the frozen golden set in, a decision with reasons out.
 
 Pure. The candidate has to be no worse where it counts, in this order: authentic slices flagged (a node that cries wolf
-is switched off), the worst tamper family, all families together. "No worse" allows for chance: the lower end of the
-incumbent's interval is the bar, and false alarms have a bound that nobody may pass. A decision is a proposal; a person
-approves it.
+is switched off), the worst tamper family, all families together. "No worse" allows for chance: the end of the
+incumbent's interval is the bar, so that a small golden set refuses nobody for one slice. A decision is a proposal; a
+person approves it.
 """
 
 from collections.abc import Iterator
@@ -89,10 +89,8 @@ class Figures:
 class Bars:
     """What no candidate may pass."""
 
-    # Share of authentic slices of one source that may be flagged, when the incumbent flags fewer.
+    # Share of authentic slices of one source that may be flagged whatever the incumbent does.
     alarm_share: float = 0.10
-    # By how much the upper bound over all sources may grow.
-    alarm_growth: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +140,17 @@ def _alarms(candidate: Figures, incumbent: Figures, bars: Bars) -> Iterator[str]
     before = {one.source: one for one in incumbent.alarms}
     for one in sorted(candidate.alarms, key=lambda alarms: -alarms.share):
         was = before.get(one.source)
-        if one.share > bars.alarm_share and (was is None or one.share > was.share):
-            than = f"; the incumbent flags {was.flagged} of {was.of}" if was else ""
+        if one.share > bars.alarm_share and (was is None or one.share > was.upper):
+            than = f"; the incumbent flags {was.flagged} of {was.of}, at most {_percent(was.upper)}" if was else ""
             yield (
                 f"It flags {one.flagged} of {one.of} authentic slices of {one.source} ({_percent(one.share)}), "
                 f"more than the {_percent(bars.alarm_share)} allowed{than}."
             )
     ours, theirs = candidate.alarms_overall, incumbent.alarms_overall
-    if ours.upper > theirs.upper + bars.alarm_growth:
+    if ours.share > theirs.upper:
         yield (
-            f"Its false alarms are bounded by {_percent(ours.upper)} ({ours.flagged} of {ours.of} flagged), "
-            f"those of the incumbent by {_percent(theirs.upper)} ({theirs.flagged} of {theirs.of})."
+            f"It flags {ours.flagged} of {ours.of} authentic slices of all sources ({_percent(ours.share)}), above the "
+            f"incumbent's bound of {_percent(theirs.upper)} ({theirs.flagged} of {theirs.of})."
         )
 
 
