@@ -36,12 +36,14 @@ class Seats:
         self._free += 1
 
 
-def stream(seats: Seats, look: Callable[[], str]) -> Response:
+def stream(seats: Seats, look: Callable[[], str], *, every_s: float = LOOK_EVERY_S) -> Response:
     """Events whenever `look()`, run in a thread, returns another text than before; "" ends the stream."""
-    return StreamingResponse(_events(seats, look), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+    return StreamingResponse(
+        _events(seats, look, every_s), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
+    )
 
 
-async def _events(seats: Seats, look: Callable[[], str]) -> AsyncIterator[str]:
+async def _events(seats: Seats, look: Callable[[], str], every_s: float) -> AsyncIterator[str]:
     # Here and not before: a stream that nobody begins to read would never give its seat back.
     if not seats.take():
         yield f"retry: {10 * RETRY_MS}\n\n"
@@ -49,7 +51,7 @@ async def _events(seats: Seats, look: Callable[[], str]) -> AsyncIterator[str]:
     try:
         yield f"retry: {RETRY_MS}\n\n"
         seen: str | None = None
-        for _ in range(round(LONGEST_S / LOOK_EVERY_S)):
+        for _ in range(round(LONGEST_S / every_s)):
             now = await run_in_threadpool(look)
             if now != seen and seen is not None:
                 yield "event: moved\ndata: 1\n\n"
@@ -57,6 +59,6 @@ async def _events(seats: Seats, look: Callable[[], str]) -> AsyncIterator[str]:
                 yield "event: finished\ndata: 1\n\n"
                 return
             seen = now
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(every_s)
     finally:
         seats.give_back()

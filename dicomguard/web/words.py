@@ -26,6 +26,11 @@ DELIVERIES = {
     State.SKIPPED: "Skipped",
     State.REFUSED: "Refused",
 }
+RESULTS = {
+    "SR": "Structured report (DICOM SR)",
+    "SR-2D": "Structured report in its older form (DICOM SR)",
+    "SEG": "Segmentation (DICOM SEG)",
+}
 # State of a training run.
 RUNS = {
     "asked": "Queued",

@@ -14,6 +14,7 @@ from dicomguard.web.pages.identity import Identity
 from dicomguard.web.site import Site
 
 ROWS_A_PAGE = 50
+FEWEST_ROWS, MOST_ROWS = 5, 200
 LATEST = 6
 
 
@@ -39,11 +40,13 @@ def worklist(request: Request, site: Site) -> Response:
         "sender": query.get("sender", "")[:16],
     }
     before = query.get("before", "")
-    lines = _lines(site, limit=ROWS_A_PAGE + 1, before=before, **chosen)
+    rows = _rows_a_page(query.get("rows", ""))
+    lines = _lines(site, limit=rows + 1, before=before, **chosen)
     following = ""
-    if len(lines) > ROWS_A_PAGE:
-        lines = lines[:ROWS_A_PAGE]
-        following = urlencode({**_filled(chosen), "before": lines[-1].row.cursor})
+    here = _filled({**chosen, "rows": query.get("rows", "")})
+    if len(lines) > rows:
+        lines = lines[:rows]
+        following = urlencode({**here, "before": lines[-1].row.cursor})
     with site.store.read() as tx:
         counts = studies.counts(tx)
     part = request.headers.get("hx-request") == "true"
@@ -52,12 +55,20 @@ def worklist(request: Request, site: Site) -> Response:
         "worklist_table.html" if part else "worklist.html",
         lines=lines,
         chosen=chosen,
-        here=urlencode({**_filled(chosen), **({"before": before} if before else {})}),
+        here=urlencode({**here, **_filled({"before": before})}),
         following=following,
         is_first=not before,
         counts=counts,
         total=sum(counts.values()),
     )
+
+
+def _rows_a_page(value: str) -> int:
+    if not value:
+        return ROWS_A_PAGE
+    if not value.isdecimal() or not FEWEST_ROWS <= int(value) <= MOST_ROWS:
+        raise Refused(f'"{value[:20]}" rows cannot be shown. Ask for {FEWEST_ROWS} to {MOST_ROWS}.')
+    return int(value)
 
 
 def _filled(chosen: dict[str, str]) -> dict[str, str]:

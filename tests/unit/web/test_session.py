@@ -128,9 +128,10 @@ def test_other_machines_upload_nothing_without_a_session(stranger: Page) -> None
     assert "Sign in first" in answer.text
 
 
-@pytest.mark.parametrize(
-    "path", ["/studies/x/force", "/studies/x/retry", "/studies/x/hold", "/training/start", "/invite"]
-)
+STEPS = ("/studies/x/force", "/studies/x/retry", "/studies/x/hold", "/training/start", "/invite")
+
+
+@pytest.mark.parametrize("path", STEPS)
 def test_steps_are_for_administrators(page: Page, path: str) -> None:
     assert page.post(path).status_code == 403
 

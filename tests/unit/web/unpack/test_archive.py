@@ -86,7 +86,7 @@ def test_a_size_that_lies_is_not_believed(tmp_path: Path) -> None:
 def test_all_files_together_have_a_limit(tmp_path: Path) -> None:
     noise = bytes(range(256)) * 4096
     many = zipped(*[(f"{n}", noise) for n in range(6)], method=zipfile.ZIP_STORED)
-    with pytest.raises(Refused, match="unpacks to more than 0.0 GB"):
+    with pytest.raises(Refused, match="unpacks to more than"):
         extract(many, tmp_path)
 
 
