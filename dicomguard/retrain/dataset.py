@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -142,7 +143,7 @@ def read_pixels(root: Path, series: Series) -> Pixels:
         if plane.mask:
             lesion[i] = np.asarray(Image.open(root / plane.mask)) > 127
     numbers = [plane.number for plane in series.planes]
-    touching = tuple(b - a == 1 for a, b in zip(numbers, numbers[1:], strict=False))
+    touching = tuple(b - a == 1 for a, b in pairwise(numbers))
     return Pixels(series=series, stored=stored, lesion=lesion, touching=touching)
 
 

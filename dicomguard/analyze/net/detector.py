@@ -6,6 +6,7 @@ at a time; what it keeps per slice is two numbers a scale and a few masks. Knows
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -281,7 +282,7 @@ def _by_shape(slices: Sequence[Slice]) -> list[list[int]]:
 def _touching(slices: Sequence[Slice], members: Sequence[int]) -> list[bool]:
     """Neighbours: consecutive in the series, and as far apart as most of its slices are."""
     positions = [slices[i].position_mm for i in members]
-    gaps = [b - a if a is not None and b is not None else None for a, b in zip(positions, positions[1:], strict=False)]
+    gaps = [b - a if a is not None and b is not None else None for a, b in pairwise(positions)]
     known = [abs(gap) for gap in gaps if gap is not None and abs(gap) > 1e-3]
     if not known:
         return [False] * len(gaps)

@@ -30,10 +30,11 @@ class DenseHead(nn.Module):
         self.mix = nn.Conv2d(features, features, 3, padding=1)
         self.out = nn.Conv2d(features, 2, 1)
         # Both classes are rare: begin near their share so that the first steps do not flood the maps.
-        nn.init.constant_(self.out.bias, -2.0)
+        self.out.bias = nn.Parameter(torch.full((2,), -2.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(functional.relu(self.mix(x)))
+        logits: Tensor = self.out(functional.relu(self.mix(x)))
+        return logits
 
 
 class TwoViewPool(nn.Module):
@@ -110,4 +111,5 @@ class AgnosticMaskPredictor(nn.Module):
         self.out = nn.Conv2d(features, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(functional.relu(self.up(x))).expand(-1, 4, -1, -1)
+        mask: Tensor = self.out(functional.relu(self.up(x)))
+        return mask.expand(-1, 4, -1, -1)

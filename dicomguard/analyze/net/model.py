@@ -7,6 +7,7 @@ resolution, average instead of maximum pooling, no resizing of the input, anchor
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -67,7 +68,7 @@ class Backbone(nn.Module):
         self.stem = nn.Conv2d(len(NAMES), _WIDTHS[0], 3, padding=1)
         self.fine = nn.Conv2d(_WIDTHS[0], _WIDTHS[0], 3, padding=1, bias=False)
         self.fine_norm = nn.GroupNorm(_NORM_GROUPS, _WIDTHS[0])
-        self.down = nn.ModuleList(Block(a, b) for a, b in zip(_WIDTHS, _WIDTHS[1:], strict=False))
+        self.down = nn.ModuleList(Block(a, b) for a, b in pairwise(_WIDTHS))
         self.lateral = nn.ModuleList(nn.Conv2d(width, _FEATURES, 1) for width in _WIDTHS[1:])
         self.smooth = nn.ModuleList(nn.Conv2d(_FEATURES, _FEATURES, 3, padding=1) for _ in _WIDTHS[1:-1])
 
@@ -114,7 +115,7 @@ class Network(nn.Module):
                 sizes=((10, 18), (32, 56), (90, 150)), aspect_ratios=((0.5, 1.0, 2.0),) * 3
             ),
             rpn_pre_nms_top_n_train=200,
-            rpn_pre_nms_top_n_test=200,
+            rpn_pre_nms_top_n_test=80,
             rpn_post_nms_top_n_train=50,
             rpn_post_nms_top_n_test=_PROPOSALS_SCORED,
             rpn_batch_size_per_image=64,

@@ -155,7 +155,7 @@ def roi_align(
         bins = (pooled_height, pooled_width)
         return _roi_align_fixed(rows, (height, width), batch, y, x, bins, sampling_ratio).to(input.dtype)
     pieces = []
-    for part in torch.arange(len(regions), device=regions.device).split(_CHUNK):
+    for part in torch.arange(len(regions), device=regions.device).split(_CHUNK):  # type: ignore[no-untyped-call]
         y_samples = torch.ceil(roi_height[part] / pooled_height).clamp(min=1.0)
         x_samples = torch.ceil(roi_width[part] / pooled_width).clamp(min=1.0)
         down = _axis_matrix(y1[part], bin_height[part], pooled_height, y_samples, height)
@@ -167,7 +167,7 @@ def roi_align(
 def _compiled_ops_load(folder: Path) -> bool:
     for library in sorted(folder.glob("_C*.so")) + sorted(folder.glob("_C*.pyd")):
         try:
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
         except (ImportError, OSError):
             continue
         return True
@@ -175,12 +175,12 @@ def _compiled_ops_load(folder: Path) -> bool:
 
 
 def _register_own() -> None:
-    library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS:
-        library.define(schema)
+        library.define(schema)  # type: ignore[no-untyped-call]
     # Not implicit: torchvision registers its own shape function for nms, which an implicit kernel forbids.
-    library.impl("nms", nms, "CompositeExplicitAutograd")
-    library.impl("roi_align", roi_align, "CompositeImplicitAutograd")
+    library.impl("nms", nms, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    library.impl("roi_align", roi_align, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
     _registered.append(library)
 
 

@@ -232,8 +232,9 @@ def _platt(positive: Values, negative: Values, *, at_zero: float | None) -> tupl
 
 
 def _lesions(runs: Sequence[Run], c: Calibration) -> Calibration:
-    """Lesion probability of a region (slice), then of a track (study) with the point that keeps the lesion-free quiet."""
-    yes, no = [], []
+    """Lesion probability of a region, then of a track with the point that keeps lesion-free studies quiet."""
+    yes: list[float] = []
+    no: list[float] = []
     for run in runs:
         if run.family or not run.pixels.series.lesion_known:
             continue
@@ -245,7 +246,8 @@ def _lesions(runs: Sequence[Run], c: Calibration) -> Calibration:
         return c
     slope, bias = _platt(np.array(yes), np.array(no), at_zero=None)
     c = replace(c, tumor_slope=slope, tumor_bias=bias, study_tumor_slope=1.0, study_tumor_bias=0.0)
-    with_lesion, without = [], []
+    with_lesion: list[float] = []
+    without: list[float] = []
     for run in runs:
         if run.family or not run.pixels.series.lesion_known:
             continue

@@ -6,6 +6,7 @@ other slices of the same series. No post-processing; families with equal shares;
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ def authentic(detector: Detector, one: Pixels) -> tuple[Run, channels.Prepared, 
     kept = [i for i, head in enumerate(heads) if head.mean() >= channels.SMALLEST_HEAD_SHARE]
     if not kept:
         return None
-    touching = [b - a == 1 and one.touching[a] for a, b in zip(kept, kept[1:], strict=False)]
+    touching = [b - a == 1 and one.touching[a] for a, b in pairwise(kept)]
     prepared = channels.prepare([planes[i] for i in kept], touching, heads=[heads[i] for i in kept])
     small = channels.halved(prepared)
     seen = detector.look_at(prepared, small, range(len(kept)))

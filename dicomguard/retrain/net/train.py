@@ -32,6 +32,8 @@ from dicomguard.retrain.net.targets import target
 from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker
 
 _PEAK_RATE = 2.5e-3
+# From given weights: enough to learn new scans, too little to forget the old ones.
+_PEAK_RATE_FURTHER = 6e-4
 _LAST_RATE = 2e-5
 _WARM_STEPS = 150
 _AVERAGE = 0.998
@@ -78,18 +80,20 @@ def stages(job: TrainJob) -> tuple[Stage, Stage]:
     """Dense stage on 96-pixel crops, joint stage on 128-pixel crops; half as many pairs as pixels allow."""
     pairs = (2, 2) if job.small else (12, 8)
     dense, joint = (2, 2) if job.small else (job.dense_steps, job.joint_steps)
+    if job.incumbent is not None:
+        # The incumbent's maps are there already; maps trained without the heads would drift away from them.
+        dense, joint = 0, dense + joint
     return (
         Stage(name="dense", first=0, last=dense, recipe=Recipe(seed=job.seed, pairs=pairs[0], crop=96)),
         Stage(name="joint", first=dense, last=dense + joint, recipe=Recipe(seed=job.seed, pairs=pairs[1], crop=128)),
     )
 
 
-def learning_rate(step: int, total: int) -> float:
-    """Linear warm-up, then a cosine from the peak to the last rate."""
-    if step < _WARM_STEPS:
-        return _PEAK_RATE * (step + 1) / _WARM_STEPS
-    turn = math.cos(math.pi * (step - _WARM_STEPS) / max(total - _WARM_STEPS, 1))
-    return _LAST_RATE + 0.5 * (_PEAK_RATE - _LAST_RATE) * (1 + turn)
+def learning_rate(step: int, done: float, *, further: bool = False) -> float:
+    """Linear warm-up by steps, then a cosine from the peak to the last rate over the share `done` of the run."""
+    peak = _PEAK_RATE_FURTHER if further else _PEAK_RATE
+    warm = min(1.0, (step + 1) / _WARM_STEPS)
+    return warm * (_LAST_RATE + 0.5 * (peak - _LAST_RATE) * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
 class _Steps:
@@ -187,25 +191,30 @@ def train(
     for stage in plan:
         if step >= stage.last:
             continue
-        loader = DataLoader(
-            Batches(maker, stage.recipe, total),
+        # A map-style dataset is whatever has a length and items; the stubs ask for a subclass.
+        loader: DataLoader[dict[str, Tensor]] = DataLoader(
+            Batches(maker, stage.recipe, total),  # type: ignore[arg-type]
             batch_size=None,
-            sampler=_Steps(step, stage.last),  # type: ignore[arg-type]
+            sampler=_Steps(step, stage.last),
             num_workers=0 if job.small else 1,
             prefetch_factor=None if job.small else 8,
-            collate_fn=_as_tensors,
+            collate_fn=_as_tensors,  # type: ignore[arg-type]
         )
         for batch in loader:
             torch.manual_seed(job.seed * 1_000_003 + step)
+            spent = earlier + clock.monotonic() - begun
+            # A run that time will end cools down by time; such a run is not repeatable to the bit.
+            done = step / total if job.minutes is None else max(step / total, spent / (60 * job.minutes))
+            rate = learning_rate(step, done, further=job.incumbent is not None)
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, total)
+                group["lr"] = rate
             # Every other step: the heads cost as much as all maps, and the maps carry the forensic evidence.
             losses = step_losses(model, batch, device, joint=stage.name == "joint" and step % 2 == 0)
             loss = torch.stack(list(losses.values())).sum()
             if not bool(torch.isfinite(loss)):
                 raise Broken(f"Loss at step {step} is not finite. Resume from the checkpoint with another seed.")
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             _average_into(average, model, step)
@@ -218,14 +227,14 @@ def train(
                         "steps": total,
                         "stage": stage.name,
                         "seconds": round(earlier + now - begun, 1),
-                        "rate": round(learning_rate(step, total), 6),
+                        "rate": round(rate, 6),
                         "losses": {name: round(float(value.detach()), 4) for name, value in losses.items()},
                     }
                 )
             if now - saved > _CHECKPOINT_S:
                 keep(step)
                 saved = clock.monotonic()
-            if job.minutes is not None and now - begun > 60 * job.minutes:
+            if job.minutes is not None and earlier + now - begun > 60 * job.minutes:
                 keep(step)
                 return average
     keep(step)
@@ -265,11 +274,12 @@ def main(arguments: list[str]) -> int:
         threads=given.threads,
         small=given.small,
     )
-    train(
-        job,
-        clock=SystemClock(),
-        on_progress=lambda line: sys.stdout.write(json.dumps(line) + "\n") and sys.stdout.flush(),
-    )
+
+    def told(line: dict[str, object]) -> None:
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+    train(job, clock=SystemClock(), on_progress=told)
     return 0
 
 

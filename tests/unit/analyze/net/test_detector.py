@@ -1,0 +1,101 @@
+"""Slices in, detections out: order, reasons, repeatability, and what happens when memory is short."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from dicomguard.analyze import weights
+from dicomguard.analyze.net.detector import Detector, Slice
+from dicomguard.errors import Refused, Unavailable
+
+
+def scan(seed: int, size: int = 128) -> NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:size, 0:size]
+    inside = np.hypot(y - size / 2, x - size / 2) < 0.4 * size
+    return np.asarray(np.where(inside, 100 + 20 * np.sin(x / 9) + rng.normal(0, 4, (size, size)), 0), dtype=np.float32)
+
+
+def plane(pixels: NDArray[np.float32], key: str, position: float | None = None) -> Slice:
+    return Slice(pixels=pixels, position_mm=position, spacing_mm=(1.0, 1.0), key=key)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.load(weights.shipped(), device="cpu", threads=1)
+
+
+def test_order_reasons_and_ranges(detector: Detector) -> None:
+    asked = [
+        plane(scan(0), "a", 0.0),
+        plane(np.zeros((128, 128), dtype=np.float32), "air", 5.0),
+        plane(scan(1, 64), "small", 10.0),
+        plane(scan(2), "b", 15.0),
+    ]
+    found = detector.series(asked).slices
+    assert [one.key for one in found] == ["a", "air", "small", "b"]
+    assert [one.reason for one in found] == ["", "no head", "too small", ""]
+    for one in (found[0], found[3]):
+        assert 0 <= one.forgery <= 1 and one.head_share == pytest.approx(0.5, abs=0.05)
+        for detection in one.detections:
+            assert detection.mask.shape == (128, 128) and detection.mask.any()
+            assert 0 <= detection.p_forged <= one.forgery + 1e-6 and 0 <= detection.p_tumor <= 1
+
+
+def test_the_same_slices_give_the_same_answer(detector: Detector) -> None:
+    asked = [plane(scan(i), str(i), 5.0 * i) for i in range(3)]
+    once, twice = detector.series(asked), detector.series(asked)
+    assert [s.forgery for s in once.slices] == [s.forgery for s in twice.slices]
+
+
+def test_no_slice_is_no_answer(detector: Detector) -> None:
+    assert detector.series([]).slices == ()
+
+
+def test_short_memory_halves_the_batch_and_changes_nothing(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [plane(scan(i), str(i), 5.0 * i) for i in range(4)]
+    whole = detector.series(asked)
+    forward = detector._forward
+    sizes: list[int] = []
+
+    def short(stacks: NDArray[np.float32]) -> object:
+        sizes.append(len(stacks))
+        if len(stacks) > 1:
+            raise torch.OutOfMemoryError("no room")
+        return forward(stacks)
+
+    monkeypatch.setattr(detector, "_forward", short)
+    again = detector.series(asked)
+    assert sizes[:3] == [4, 2, 1]
+    assert [s.forgery for s in again.slices] == pytest.approx([s.forgery for s in whole.slices], abs=0.02)
+
+    def never(stacks: NDArray[np.float32]) -> object:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(detector, "_forward", never)
+    with pytest.raises(Unavailable):
+        detector.series(asked[:1])
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(Refused):
+        Detector.load(weights.shipped(), device="cuda")
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from safetensors.torch import save_file
+
+    head = replace(weights.read_head(weights.shipped()), architecture="another")
+    path = tmp_path / "w.safetensors"
+    save_file({"x": torch.zeros(1)}, str(path), metadata=weights.to_metadata(head))
+    with pytest.raises(Refused):
+        Detector.load(path, device="cpu")
+    assert asdict(head)["architecture"] == "another"

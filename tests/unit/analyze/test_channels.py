@@ -1,0 +1,93 @@
+"""Channels: where the head is, what a local edit does to them, and what must not move them."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dicomguard.analyze import channels
+
+
+def scan(seed: int = 0, size: int = 160, noise: float = 4.0) -> NDArray[np.float32]:
+    """A round head of smooth tissue with white noise, air outside."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:size, 0:size]
+    inside = np.hypot(y - size / 2, x - size / 2) < 0.4 * size
+    tissue = 100 + 30 * np.sin(x / 17) + 20 * np.cos(y / 23)
+    return np.asarray(np.where(inside, tissue + rng.normal(0, noise, (size, size)), 0), dtype=np.float32)
+
+
+def test_head_is_the_disc_and_air_is_none() -> None:
+    head = channels.head_mask(scan())
+    assert head.mean() == pytest.approx(np.pi * 0.16, abs=0.04)
+    assert not channels.head_mask(np.zeros((128, 128), dtype=np.float32)).any()
+
+
+def test_head_of_ct_is_found_in_hounsfield_units() -> None:
+    ct = np.where(scan() > 0, 40, -1000).astype(np.float32)
+    assert channels.head_mask(ct).mean() == pytest.approx(np.pi * 0.16, abs=0.04)
+
+
+def test_noise_curve_finds_the_noise() -> None:
+    plane = scan(noise=4.0)
+    measured = channels.prepare([plane], []).scale
+    assert float(np.median(measured.sigmas)) == pytest.approx(4.0, rel=0.25)
+
+
+def test_colour_tells_white_noise_from_filtered_noise() -> None:
+    """The noise of most scanners is low-passed by reconstruction; rounding of an enlarged picture is white."""
+    import cv2
+
+    plane = scan()
+    filtered = np.where(plane > 0, cv2.GaussianBlur(plane, (0, 0), 1.0), 0).astype(np.float32)
+    assert channels.prepare([filtered], []).scale.colour < 0.95 < channels.prepare([plane], []).scale.colour
+
+
+def test_a_smoothed_patch_lowers_the_local_noise_channel_there_only() -> None:
+    import cv2
+
+    plane = scan()
+    edited = plane.copy()
+    edited[70:100, 70:100] = cv2.GaussianBlur(plane, (0, 0), 2.0)[70:100, 70:100]
+    scale = channels.prepare([plane], []).scale
+    head = channels.head_mask(plane)
+    before, after = (
+        channels.Prepared(slices=[p], heads=[head], contiguous=[], scale=scale).stack(0) for p in (plane, edited)
+    )
+    v = channels.NAMES.index("V2")
+    assert after[v, 78:92, 78:92].mean() < before[v, 78:92, 78:92].mean() - 0.5
+    assert np.array_equal(after[v, :40], before[v, :40])
+
+
+def test_units_do_not_matter() -> None:
+    """Rescale slope and intercept are a scanner's habit, not evidence."""
+    plane = np.rint(scan())
+    a = channels.prepare([plane], []).stack(0)
+    b = channels.prepare([plane * np.float32(4)], [], heads=[channels.head_mask(plane)]).stack(0)
+    assert np.abs(a - b).mean() < 0.01
+
+
+def test_a_region_equals_the_whole_there() -> None:
+    prepared = channels.prepare([scan(0), scan(1), scan(2)], [True, True])
+    whole, part = prepared.stack(1), prepared.stack(1, (40, 52, 104, 116))
+    assert np.allclose(whole[:, 40:104, 52:116], part, atol=2e-3)
+
+
+def test_neighbours_count_only_where_slices_touch() -> None:
+    planes = [scan(0), scan(0), scan(1)]
+    z1, a = channels.NAMES.index("Z1"), channels.NAMES.index("A")
+    apart = channels.prepare(planes, [False, False]).stack(1)
+    touching = channels.prepare(planes, [True, False]).stack(1)
+    head = channels.head_mask(planes[0])
+    assert not apart[a].any() and not apart[z1].any()
+    assert touching[z1][head].mean() > 0.9, "the same noise in two slices"
+
+
+def test_half_scale_is_the_mean_of_blocks() -> None:
+    plane = np.arange(24, dtype=np.float32).reshape(4, 6)
+    assert np.array_equal(channels.halve(plane), plane.reshape(2, 2, 3, 2).mean(axis=(1, 3)))
+
+
+def test_outside_the_head_is_silent() -> None:
+    plane = scan()
+    plane[5:9, 5:9] = 255
+    assert not channels.prepare([plane], []).stack(0)[:, :12, :12].any()

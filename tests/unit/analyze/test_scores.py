@@ -1,0 +1,61 @@
+"""One number a slice: the smaller of two terms, each against its own background."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dicomguard.analyze import scores
+from dicomguard.analyze.scores import UNCALIBRATED, Calibration, Look, Terms
+from dicomguard.errors import Broken
+
+C = replace(UNCALIBRATED, native_share=1.0, own_zero=1.0, series_zero=1.0, loose_zero=3.0)
+
+
+def look(raw: float, level: float = -5.0, colour: float = 0.7, half: float = 0.0) -> Look:
+    return Look(native=Terms(raw=raw, level=level), half=Terms(raw=half, level=level), colour=colour)
+
+
+def test_strongest_share_of_the_head_makes_the_raw_term() -> None:
+    logits = np.full((100, 100), -4.0, dtype=np.float32)
+    logits[10:20, 10:17] = 3.0
+    head = np.ones((100, 100), dtype=bool)
+    assert scores.terms(logits, head) == Terms(raw=3.0, level=-4.0)
+    assert scores.terms(logits, ~head).raw < -10
+
+
+def test_a_loud_series_is_no_alarm_but_its_loudest_slice_is() -> None:
+    """A scanner whose every slice looks odd: raw scores flag all, the middle of the series none."""
+    values = scores.smaller_terms([look(4.0)] * 7 + [look(7.0)], C)
+    assert (values[:7] < 0).all() and values[7] > 0
+
+
+def test_a_slice_odd_everywhere_is_no_alarm() -> None:
+    values = scores.smaller_terms([look(0.0)] * 7 + [look(7.0, level=6.5)], C)
+    assert values[7] < 0
+
+
+def test_few_slices_are_judged_against_the_typical_one() -> None:
+    assert scores.smaller_terms([look(2.0)], C)[0] == pytest.approx(-1.0)
+    assert scores.smaller_terms([look(5.0)], C)[0] == pytest.approx(2.0)
+
+
+def test_correlated_noise_is_read_at_the_half_scale() -> None:
+    c = replace(C, native_share_correlated=0.0)
+    assert scores.raw_values([look(9.0, half=1.0, colour=1.2)], c)[0] == 1.0
+    assert scores.raw_values([look(9.0, half=1.0, colour=0.7)], c)[0] == 9.0
+
+
+def test_calibration_survives_its_record_and_refuses_another() -> None:
+    assert Calibration.from_record(UNCALIBRATED.to_record()) == UNCALIBRATED
+    with pytest.raises(Broken):
+        Calibration.from_record({**UNCALIBRATED.to_record(), "extra": 1.0})
+    with pytest.raises(Broken):
+        Calibration.from_record({"slope": 1.0})
+
+
+@given(st.floats(-20, 20))
+def test_logit_inverts_the_sigmoid(value: float) -> None:
+    assert scores.logit(scores.probability(value, 1.0, 0.0)) == pytest.approx(value, abs=1e-3)

@@ -1,0 +1,164 @@
+"""The training path on a drawn archive: twins, losses, checkpoints, and a whole small run to weights that load."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dicomguard.analyze import weights
+from dicomguard.analyze.channels import NAMES
+from dicomguard.analyze.net.detector import Detector
+from dicomguard.analyze.net.model import Network
+from dicomguard.clock import SystemClock
+from dicomguard.errors import Refused
+from dicomguard.retrain import dataset
+from dicomguard.retrain.net import candidate, checkpoint, train
+from dicomguard.retrain.net.losses import dense_losses
+from dicomguard.retrain.net.targets import instances
+from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker
+from dicomguard.retrain.tamper import families
+from tests.unit.retrain.net import archive
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return archive.write(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="module")
+def maker(folder: Path) -> TwinMaker:
+    return TwinMaker([dataset.read_pixels(folder, one) for one in dataset.read_index(folder)])
+
+
+def job(folder: Path, out: Path, **changes: object) -> train.TrainJob:
+    return train.TrainJob(**{"archive": folder, "out": out, "small": True, "device": "cpu", **changes})  # type: ignore[arg-type]
+
+
+def test_twins_differ_inside_the_mask_only(maker: TwinMaker) -> None:
+    rng = np.random.default_rng(0)
+    seen = 0
+    for _ in range(12):
+        twin = maker.draw(rng, names=("splice",), processed=False)
+        if twin is None or "overall" in twin.forged.parameters:
+            continue
+        changed = twin.pixels != twin.authentic
+        assert changed.any()
+        assert not changed[twin.forged.alpha == 0].any()
+        seen += 1
+    assert seen > 4
+
+
+def test_a_batch_is_a_function_of_seed_and_step(maker: TwinMaker) -> None:
+    recipe = Recipe(seed=4, pairs=2, crop=96)
+    one, same, other = (Batches(maker, recipe, 10)[step] for step in (3, 3, 4))
+    assert all(np.array_equal(one[name], same[name]) for name in one)
+    assert not np.array_equal(one["x"], other["x"])
+    assert one["x"].shape == (4, len(NAMES), 96, 96)
+    # Authentic and forged alternate; an authentic crop has no forged pixel.
+    assert not one["forged"][0::2].any()
+
+
+def test_every_family_is_drawn(maker: TwinMaker) -> None:
+    rng = np.random.default_rng(1)
+    drawn = {twin.forged.family for _ in range(150) if (twin := maker.draw(rng)) is not None}
+    assert len(drawn) >= len(families.FAMILIES) - 2
+
+
+def test_instances_tell_real_added_removed() -> None:
+    empty = np.zeros((64, 64), dtype=bool)
+    a, b = empty.copy(), empty.copy()
+    a[5:20, 5:20] = True
+    b[40:55, 40:55] = True
+    assert [label for _, label in instances(empty, a)] == [1]
+    assert [label for _, label in instances(a, a)] == [2]
+    assert [label for _, label in instances(a, empty)] == [3]
+    assert sorted(label for _, label in instances(b, a)) == [1, 3]
+    assert instances(empty, empty) == []
+
+
+def test_losses_ignore_what_is_not_known() -> None:
+    maps = torch.zeros(2, 2, 8, 8, requires_grad=True)
+    truth = torch.zeros(2, 16, 16)
+    lesion = truth.clone()
+    lesion[1, :8] = 1
+    valid = torch.ones(2, 16, 16)
+    valid[:, :, 8:] = 0
+    losses = dense_losses(maps, forged=lesion, lesion=lesion, valid=valid, lesion_known=torch.tensor([1.0, 0.0]))
+    sum(losses.values()).backward()
+    gradient = maps.grad
+    assert gradient is not None
+    assert not gradient[:, :, :, 4:].any(), "air and blend bands teach nothing"
+    assert not gradient[1, 1].any(), "an unmarked sequence teaches nothing about lesions"
+    assert gradient[1, 0, :4, :4].any()
+
+
+def test_learning_rate_warms_up_and_cools_down() -> None:
+    rates = [train.learning_rate(step, step / 1000) for step in range(1001)]
+    assert rates[0] < rates[149] > rates[500] > rates[1000] > 0
+    assert max(train.learning_rate(s, s / 1000, further=True) for s in range(1001)) < 0.3 * max(rates)
+
+
+def test_a_small_run_gives_weights_that_load_and_repeats_to_the_bit(folder: Path, tmp_path: Path) -> None:
+    lines: list[dict[str, object]] = []
+    tensors = train.train(job(folder, tmp_path / "one"), clock=SystemClock(), on_progress=lines.append)
+    again = train.train(job(folder, tmp_path / "two"), clock=SystemClock())
+    assert all(torch.equal(tensors[name], again[name]) for name in tensors)
+    assert lines and json.loads((tmp_path / "one" / "progress.jsonl").read_text().splitlines()[-1]) == lines[-1]
+    path = tmp_path / "candidate.safetensors"
+    head = candidate.write(path, tensors, archive=folder, seed=1, steps=4, version="t", per_family=1)
+    assert head == weights.read_head(path)
+    assert head.operating_point.n_authentic > 0
+    assert head.training["data"] == {"own": "own archive"}
+    assert Detector.load(path, device="cpu", threads=1).head.id == head.id
+    further = train.train(job(folder, tmp_path / "three", incumbent=path), clock=SystemClock())
+    moved = max(float((further[name] - tensors[name]).abs().max()) for name in tensors)
+    assert 0 < moved < 0.1
+
+
+def test_a_run_resumes_at_its_step(folder: Path, tmp_path: Path) -> None:
+    """1. Two of four steps, then the process is gone. 2. The same job again ends where an unbroken run ends."""
+    whole = train.train(job(folder, tmp_path / "whole"), clock=SystemClock())
+
+    class Gone(Exception):
+        pass
+
+    class Dying(SystemClock):
+        calls = 0
+
+        def monotonic(self) -> float:
+            self.calls += 1
+            # Every look at the clock is two minutes later: a checkpoint after each step.
+            if self.calls > 8:
+                raise Gone
+            return 120.0 * self.calls
+
+    with pytest.raises(Gone):
+        train.train(job(folder, tmp_path / "broken"), clock=Dying())
+    assert (tmp_path / "broken" / "checkpoint.safetensors").is_file()
+    resumed = train.train(job(folder, tmp_path / "broken"), clock=SystemClock())
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_checkpoint_keeps_everything(tmp_path: Path) -> None:
+    def fresh() -> tuple[Network, torch.optim.AdamW, dict[str, torch.Tensor]]:
+        model = Network()
+        return model, torch.optim.AdamW(model.parameters(), lr=1e-3), dict(model.state_dict())
+
+    model, optimiser, average = fresh()
+    model.maps(torch.randn(1, len(NAMES), 96, 96)).mean().backward()
+    optimiser.step()
+    checkpoint.save(tmp_path, checkpoint.Progress(step=7, seconds=3.5, seed=2), model, average, optimiser)
+    other, theirs, found = fresh()
+    assert checkpoint.load(tmp_path, other, found, theirs) == checkpoint.Progress(step=7, seconds=3.5, seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    for index, moments in optimiser.state_dict()["state"].items():
+        assert all(torch.equal(theirs.state_dict()["state"][index][name], value) for name, value in moments.items())
+    assert checkpoint.load(tmp_path / "none", other, found, theirs) is None
+
+
+def test_an_archive_without_training_patients_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "index.csv").write_text(",".join(dataset.COLUMNS) + "\n")
+    with pytest.raises(Refused):
+        train.train(job(tmp_path, tmp_path / "out"), clock=SystemClock())
