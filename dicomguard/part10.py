@@ -113,7 +113,9 @@ def _refused(error: BaseException) -> Refused:
 
 def read_header(path: Path) -> Header:
     """The attributes that rules and geometry read; never decodes. Raises `Refused`."""
-    return header_of(read_dataset_head(path), has_pixels=has_pixels(path))
+    with path.open("rb") as file:
+        dataset = _head(file, path, None)
+        return header_of(dataset, has_pixels=_value_field(file, dataset) is not None)
 
 
 def header_of(dataset: pydicom.Dataset, *, has_pixels: bool) -> Header:
@@ -361,12 +363,6 @@ def write(
     file.write(dataset_bytes)
 
 
-def has_pixels(path: Path) -> bool:
-    """Whether the dataset has Pixel Data (7FE0,0010) at its first level."""
-    with path.open("rb") as file:
-        return _at_pixels(file, path) is not None
-
-
 @dataclass(frozen=True, slots=True)
 class _Value:
     """A value field: its length, and the byte order of the lengths around it."""
@@ -377,7 +373,11 @@ class _Value:
 
 def _at_pixels(file: BinaryIO, path: Path) -> _Value | None:
     """Leave the file at the value field of Pixel Data."""
-    dataset = _head(file, path, ("SOPInstanceUID",))
+    return _value_field(file, _head(file, path, ("SOPInstanceUID",)))
+
+
+def _value_field(file: BinaryIO, dataset: pydicom.Dataset) -> _Value | None:
+    """Read the element header at which the parser stopped; None unless it is that of Pixel Data."""
     syntax = dataset.file_meta.TransferSyntaxUID
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     tag = file.read(4)

@@ -51,10 +51,11 @@ class Bounds:
 
 class _Server(ThreadedAssociationServer):  # type: ignore[misc]
     request_queue_size = _BACKLOG
+    receive_timeout_s = _RECEIVE_TIMEOUT_S
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         client, address = super().get_request()
-        client.settimeout(_RECEIVE_TIMEOUT_S)
+        client.settimeout(self.receive_timeout_s)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return client, address
 
@@ -104,6 +105,7 @@ class Receiver:
             raise Unavailable(
                 f"Port {port} on {host} cannot be opened ({error.strerror}). Choose another in [node]."
             ) from error
+        server.receive_timeout_s = min(_RECEIVE_TIMEOUT_S, self._bounds.idle_s)
         threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()
         # `make_server` leaves this to its caller; without it `AE.shutdown` does not know the server.
         self._ae._servers.append(server)

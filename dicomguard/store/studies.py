@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, func, literal, select
 
 from dicomguard.core import canon
 from dicomguard.core.completion import Activity
@@ -116,9 +116,9 @@ def open_revision(
             progress_total=0,
         )
     )
-    covered = _current_instances(study_key).with_only_columns(instance.c.id)
-    for (instance_id,) in tx.execute(covered).all():
-        tx.execute(revision_instance.insert().values(study_key=study_key, number=number, instance_id=instance_id))
+    covered = _current_instances(study_key).with_only_columns(literal(study_key), literal(number), instance.c.id)
+    columns = ["study_key", "number", "instance_id"]
+    tx.execute(revision_instance.insert().from_select(columns, covered.order_by(None)))
     tx.execute(
         study.update()
         .where(study.c.study_key == study_key)

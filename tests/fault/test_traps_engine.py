@@ -242,6 +242,20 @@ def test_trap_11_the_work_database_has_a_write_ahead_log(state: Path, store: Sto
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_trap_13_ended_workflows_are_forgotten_after_their_time(state: Path, store: Store, tmp_path: Path) -> None:
+    key = world.send_study(store, tmp_path / "in")
+    assert Worker(state, until_idle=True).ended() == 0
+
+    def kept() -> int:
+        with sqlite3.connect(state / "work.sqlite") as database:
+            return int(database.execute("SELECT count(*) FROM workflow_status").fetchone()[0])
+
+    assert kept() == 1
+    with Worker(state, keep_workflows_s=0.5):
+        wait_for(lambda: kept() == 0, seconds=15, what="the purge")
+    assert state_of(store, key) == "done"
+
+
 def test_trap_14_no_patient_and_no_uid_in_the_log(state: Path, store: Store, tmp_path: Path) -> None:
     """Also when a step fails with the values in its hands."""
     keys = [world.send_study(store, tmp_path / "in", number=n) for n in (1, 2)]

@@ -69,6 +69,7 @@ class Plan:
     # The worker ends by itself once no revision is under way and no delivery waits.
     until_idle: bool = False
     first_retry_s: float = 0.2
+    keep_workflows_s: float = 3600.0
     answer_s: float = 10.0
 
 
@@ -321,6 +322,7 @@ def work(plan: Plan) -> None:
                 ),
                 heartbeat=timedelta(seconds=plan.lease_s / 4),
                 lease=timedelta(seconds=plan.lease_s),
+                keep_workflows=timedelta(seconds=plan.keep_workflows_s),
             ),
         )
         beat.begin()
