@@ -9,8 +9,9 @@ import fcntl
 import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, ParamSpec
 
@@ -35,7 +36,7 @@ MAX_RECOVERY_ATTEMPTS = 3
 POLL_S = 0.2
 THREADS = 32
 
-STUDY, DELIVER, RETRAIN, HOUSEKEEPING = "study", "deliver", "retrain", "housekeeping"
+STUDY, DELIVER, RETRAIN = "study", "deliver", "retrain"
 LIVE = ("PENDING", "ENQUEUED", "DELAYED")
 EXCEEDED = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
 
@@ -63,7 +64,6 @@ class Engine:
         """`database_url` is SQLAlchemy's: the file work.sqlite, or the PostgreSQL of the node."""
         # Trap 1: an id that is used twice lets a start recover the work of a living twin.
         self.executor_id = f"{node}:{secrets.token_hex(6)}"
-        self._url = database_url
         self._studies_at_once = studies_at_once
         self._log = log.get("flow")
         # DBOS Cloud would force ids and addresses from the environment.
@@ -102,7 +102,6 @@ class Engine:
         # One association a destination at a time; a slow one does not hold up the others.
         DBOS.register_queue(DELIVER, partition_concurrency=1, **queue)
         DBOS.register_queue(RETRAIN, global_concurrency=1, **queue)
-        DBOS.register_queue(HOUSEKEEPING, worker_concurrency=1, **queue)
         self._log.event("executor.started", executor=self.executor_id, version=VERSION)
 
     def close(self, grace_s: int) -> None:
@@ -122,7 +121,10 @@ class Engine:
         partition: str | None = None,
         delay_s: float = 0.0,
     ) -> None:
-        """Start a workflow once per id; asking again with the same id does nothing. Trap 7: always on a queue."""
+        """Start a workflow once per id; asking again with the same id does nothing.
+
+        Trap 7: always on a queue, so that recovery puts it back there and not beside the queue's limits.
+        """
         options: dict[str, Any] = {
             "workflow_name": workflow,
             "queue_name": queue,
@@ -134,14 +136,6 @@ class Engine:
         if delay_s > 0:
             options["delay_seconds"] = delay_s
         DBOS.enqueue_workflow_with_options(options, *args)
-
-    def resume(self, workflow_id: str, *, queue: str) -> None:
-        """Let a cancelled workflow go on; trap 7: without its queue it would ignore the queue's limits."""
-        DBOS.resume_workflow(workflow_id, queue_name=queue)
-
-    def cancel(self, workflow_id: str) -> None:
-        """Stop before the next step. Trap 9: the running step must be told by our own table."""
-        DBOS.cancel_workflow(workflow_id)
 
     def runs(self, prefix: str) -> list[Run]:
         """Workflows whose id begins with `prefix`, oldest first."""
@@ -170,9 +164,12 @@ class Engine:
         self._log.event("executor.taken_over", executor=executor_id, count=len(left))
         return not left
 
-    def purge(self, workflow_ids: Sequence[str]) -> None:
-        """Forget finished workflows (trap 13)."""
-        DBOS.delete_workflows(list(workflow_ids))
+    def purge(self, *, before: datetime, limit: int) -> int:
+        """Forget at most `limit` workflows that ended before the time (trap 13: nothing else does); how many."""
+        rows = self._list(completed_before=before.isoformat(), limit=limit)
+        if rows:
+            DBOS.delete_workflows([row.workflow_id for row in rows])
+        return len(rows)
 
 
 def work_database(state: Path, node_database_url: str) -> str:

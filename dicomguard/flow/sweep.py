@@ -28,6 +28,7 @@ RETRAIN_WORKFLOW = "retrain_v1"
 # The process that dies over a study, then dies again with the study's pixels closed, meets something else.
 _POISONED_TWICE = 2
 _CRASHES = 5
+_PURGED_AT_ONCE = 100
 
 _log = log.get("flow")
 
@@ -43,6 +44,8 @@ class Settings:
     completion: completion.Settings
     heartbeat: timedelta = timedelta(seconds=5)
     lease: timedelta = timedelta(seconds=30)
+    # Ended workflows are kept this long for those who look for a cause.
+    keep_workflows: timedelta = timedelta(days=90)
 
 
 class Sweep:
@@ -55,6 +58,7 @@ class Sweep:
         self._node = node
         self._settings = settings
         self._next_beat: datetime | None = None
+        self._leads = False
 
     def begin(self) -> None:
         """Before the engine starts. Whoever had our node name is dead: the lock on the state folder is ours."""
@@ -64,6 +68,8 @@ class Sweep:
                     executors.retire(tx, row.id)
                     leases.release(tx, LEASE, row.id)
         self._beat()
+        # The first tick beats again, and asks for the lease.
+        self._next_beat = None
 
     def end(self) -> None:
         """After the engine has stopped: another worker need not wait for the lease."""
@@ -76,15 +82,19 @@ class Sweep:
         try:
             beaten = self._beat()
             now = self._clock.now()
-            with self._store.begin() as tx:
-                if not leases.take(tx, LEASE, self._engine.executor_id, now, now + self._settings.lease):
-                    return
+            if beaten:
+                # Not each second: every renewal is a flush to the disk.
+                with self._store.begin() as tx:
+                    self._leads = leases.take(tx, LEASE, self._engine.executor_id, now, now + self._settings.lease)
+            if not self._leads:
+                return
             completion.open_complete(self._store, self._settings.completion, now=now)
             self._start_studies()
             self._start_deliveries(now)
             self._start_retraining()
             if beaten:
                 self._take_over(now)
+                self._engine.purge(before=now - self._settings.keep_workflows, limit=_PURGED_AT_ONCE)
         except Unavailable as error:
             _log.warning("sweep.postponed", reason=str(error))
 
@@ -146,10 +156,24 @@ class Sweep:
                 )  # fmt: skip
 
     def _start_retraining(self) -> None:
+        """Each run that was asked for and has not ended has a live workflow; one that dies too often has failed."""
         with self._store.read() as tx:
-            asked = runs.asked(tx)
-        for run in asked:
-            self._engine.enqueue(RETRAIN, RETRAIN_WORKFLOW, run.key, workflow_id=f"retrain/{run.key}")
+            wanted = [run for run in runs.listing(tx) if not run.ended]
+        live = [run.workflow_id for run in self._engine.live(RETRAIN)] if wanted else []
+        for run in wanted:
+            first = f"retrain/{run.key}"
+            if any(name == first or name.startswith(f"{first}/") for name in live):
+                continue
+            attempt = len(self._engine.runs(first))
+            if attempt >= _CRASHES:
+                with self._store.begin() as tx:
+                    message = (
+                        "The training ended without a result too often. Look at the log, then start a run by hand."
+                    )
+                    runs.advance(tx, run.key, "failed", now=self._clock.now(), message=message)
+                continue
+            name = f"{first}/a{attempt}" if attempt else first
+            self._engine.enqueue(RETRAIN, RETRAIN_WORKFLOW, run.key, attempt, workflow_id=name)
 
     def _take_over(self, now: datetime) -> None:
         """Work of executors that are silent or unknown goes back to its queues, as often as it takes (traps 2, 3)."""
