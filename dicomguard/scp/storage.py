@@ -43,8 +43,8 @@ def answer(store: Store, event: Event, sender: Sender, *, association_id: str, w
         return _refused(status.OUT_OF_RESOURCES, sender, error)
     except (QuarantineFull, Refused) as error:
         return _refused(status.CANNOT_UNDERSTAND, sender, error)
-    except Exception:  # noqa: BLE001
-        # The top of a DIMSE handler: a fault of ours ends one message, not the receiver.
+    except Exception:  # noqa: BLE001 -- the top of a DIMSE handler
+        # A fault of ours ends one message, not the receiver.
         _LOG.crashed("instance.failed", peer=sender.peer)
         return _status(status.PROCESSING_FAILURE, "internal error of the receiver")
     return _said(outcome, sender, warn_of_conflict=warn_of_conflict)

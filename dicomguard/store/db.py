@@ -66,7 +66,7 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
-        """A consistent view that waits for no writer."""
+        """A reading transaction; on SQLite it waits for no writer."""
         with self._transaction("BEGIN") as tx:
             yield tx
 

@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 from dicomguard.clock import FakeClock, SystemClock
 from dicomguard.errors import Unavailable
@@ -24,10 +25,21 @@ __all__ = ["clock", "disk"]
 _numbers = count()
 
 
+@pytest.fixture(scope="module")
+def database(postgres_server: Postgres) -> str:
+    return postgres_server.create("store")
+
+
 @pytest.fixture
-def store(tmp_path: Path, clock: FakeClock, disk: FakeDisk, postgres_server: Postgres) -> Iterator[Store]:
+def store(tmp_path: Path, clock: FakeClock, disk: FakeDisk, database: str) -> Iterator[Store]:
     limits = Limits(low_bytes=2000, stop_bytes=1000, max_instance_bytes=1 << 20, max_quarantine_bytes=4000)
-    url = postgres_server.create(f"store{next(_numbers)}")
+    # A schema a test: a new database is a thousand files.
+    schema = f"test{next(_numbers)}"
+    engine = create_engine(database)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
+    engine.dispose()
+    url = f"{database}?options=-csearch_path%3D{schema}"
     opened = open_store(tmp_path / "state", url, clock, limits=limits, disk=disk, device_uid="2.25.77")
     yield opened
     opened.close()
