@@ -135,9 +135,7 @@ def _finding(plan: SeriesPlan, category: FindingCategory, tumor_on: Sequence[int
 
 def _verdict(manifest: Manifest, category: Category, tumor_on: Sequence[int]) -> Verdict:
     plan = manifest.series[0]
-    findings = (
-        (_finding(plan, category, tumor_on),) if category in ("real", "added", "removed") else ()  # type: ignore[arg-type]
-    )
+    findings = (_finding(plan, category, tumor_on),) if category in ("real", "added", "removed") else ()
     marked = {place.sop_instance_uid for finding in findings for place in finding.slices}
     forged = category in ("added", "removed")
     score = Score(

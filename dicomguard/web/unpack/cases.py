@@ -81,7 +81,12 @@ def _cases(
     else:
         _write_index(home, rows, asked)
         found = slices.read(home, licence=asked["licence"])
-    yield from found
+    for new in found:
+        # A folder of planes goes by its masks alone; what the person said must agree with them.
+        if new.label != label:
+            has = "has masks" if new.label == "tumor" else "nothing is marked"
+            raise Refused(f'The case is labelled "{label}" and {has}. Correct the label, or the masks.')
+        yield new
 
 
 def _label(text: str) -> Label:

@@ -30,7 +30,8 @@ class Page:
     clock: FakeClock
 
     def get(self, path: str, **kwargs: Any) -> httpx.Response:
-        return self.http.get(path, follow_redirects=False, **kwargs)  # type: ignore[return-value]
+        answer: httpx.Response = self.http.get(path, follow_redirects=False, **kwargs)
+        return answer
 
     def token(self, path: str = "/sign-in") -> str:
         found = re.search(r'name="form_token" value="([0-9a-f]{64})"', self.get(path).text)
@@ -38,9 +39,10 @@ class Page:
         return found.group(1)
 
     def post(self, path: str, form_page: str = "/sign-in", **fields: str) -> httpx.Response:
-        return self.http.post(  # type: ignore[return-value]
+        answer: httpx.Response = self.http.post(
             path, data={"form_token": self.token(form_page), **fields}, follow_redirects=False
         )
+        return answer
 
     def become_administrator(self, name: str = "ada") -> None:
         code = (self.store.root / "setup-code").read_text().strip()

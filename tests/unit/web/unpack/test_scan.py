@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,32 +9,36 @@ from scipy import ndimage
 from dicomguard.web.unpack import scan
 from tests import studies
 
-Picture = NDArray[np.generic]
+Picture = NDArray[Any]
 
 
 def photograph() -> Picture:
     """Colour all over, as daylight gives it."""
     rng = np.random.default_rng(5)
     smooth = ndimage.gaussian_filter(rng.normal(size=(200, 260, 3)), (12, 12, 0))
-    return np.clip(120 + 900 * smooth, 0, 255).astype(np.uint8)
+    made: Picture = np.clip(120 + 900 * smooth, 0, 255).astype(np.uint8)
+    return made
 
 
 def grey_landscape() -> Picture:
-    return photograph().mean(axis=2).astype(np.uint8)
+    made: Picture = photograph().mean(axis=2).astype(np.uint8)
+    return made
 
 
 def page_of_text() -> Picture:
     rng = np.random.default_rng(6)
     page = np.full((300, 220), 245.0)
     page[20:280:12, 20:200] = np.where(rng.random((22, 180)) < 0.5, 20, 245)
-    return (page + rng.normal(0, 3, page.shape)).clip(0, 255).astype(np.uint8)
+    made: Picture = (page + rng.normal(0, 3, page.shape)).clip(0, 255).astype(np.uint8)
+    return made
 
 
 def two_knees() -> Picture:
     y, x = np.mgrid[0:200, 0:300]
     rng = np.random.default_rng(7)
     inside = (np.hypot(y - 100, x - 70) < 45) | (np.hypot(y - 100, x - 230) < 45)
-    return (np.where(inside, 150, 4) + rng.normal(0, 5, inside.shape)).clip(0, 255).astype(np.uint8)
+    made: Picture = (np.where(inside, 150, 4) + rng.normal(0, 5, inside.shape)).clip(0, 255).astype(np.uint8)
+    return made
 
 
 def stars() -> Picture:
@@ -51,7 +56,8 @@ def lamp_on_grey_wall() -> Picture:
 
 
 def chessboard() -> Picture:
-    return ((np.indices((200, 200)) // 25).sum(axis=0) % 2 * 255).astype(np.uint8)
+    made: Picture = ((np.indices((200, 200)) // 25).sum(axis=0) % 2 * 255).astype(np.uint8)
+    return made
 
 
 @pytest.mark.parametrize(

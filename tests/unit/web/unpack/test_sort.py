@@ -25,7 +25,7 @@ def picture(kind: str = "PNG", seed: int = 1, size: int = 128, **options: object
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)  # type: ignore[arg-type]
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
