@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from dicomguard import config, log
 from dicomguard.analyze import client, folder, weights
-from dicomguard.cli import overlays, pictures
+from dicomguard.cli import inputs, overlays
 from dicomguard.clock import SystemClock
 from dicomguard.core import verdict as verdicts
 from dicomguard.core import wording
@@ -85,9 +85,9 @@ def command(
 
 
 def _studies(paths: list[Path], scratch: Path) -> dict[str, list[tuple[Header, Instance]]]:
-    """Instances by study, pictures among them; the rest is named on standard error."""
+    """Instances by study, pictures and bare datasets among them; the rest is named on standard error."""
     found = folder.gather(paths)
-    wrapped, left = pictures.wrap(found.skipped, scratch)
+    wrapped, left = inputs.wrap(found.skipped, scratch)
     studies = found.studies | (folder.gather(wrapped).studies if wrapped else {})
     for item in left:
         print(f"skipped {item.path}: {item.reason}", file=sys.stderr)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dicomguard import part10
 from dicomguard.analyze import client, folder, masks
 from dicomguard.core import canon
 from dicomguard.core.job import AnalysisJob
@@ -68,16 +69,19 @@ def test_many_studies_one_line_each_and_nothing_else_on_standard_output(tmp_path
     for index in range(2):
         grey = (studies.head(seed=index) // 5).clip(0, 255).astype(np.uint8)
         Image.fromarray(grey).save(tmp_path / "in" / "d" / f"{index}.png")
+    # A dataset without preamble, as some archives hand it out.
+    bare = studies.save(tmp_path / "e", studies.series(1, study="five"))[0]
+    (tmp_path / "in" / "e.img").write_bytes(bare.read_bytes()[part10.dataset_offset(bare) :])
     done = run("analyze", tmp_path / "in", "--json", "--weights", weights, "--device", "cpu")
-    one, two, three, four = lines(done)
+    one, two, three, five, four = lines(done)
     assert "readme.txt" in done.stderr
-    assert all(Verdict.from_json(item) for item in (one, two, three, four))
-    assert [line.encode() for line in done.stdout.splitlines()] == [
-        canon.encode(item) for item in (one, two, three, four)
-    ]
+    for line in done.stdout.splitlines():
+        document = json.loads(line)
+        assert Verdict.from_json(document).to_bytes() == canon.encode(document) == line.encode()
     assert one["category"] == "absent"
     assert (one["coverage"]["slices_analysed"], one["coverage"]["complete"]) == (6, True)
     assert (two["category"], {item["reason"] for item in two["slices"]}) == ("not_analysable", {"localiser"})
+    assert (five["coverage"]["slices_analysed"], five["coverage"]["outside_scope"]) == (1, False)
     for loose_slices in (three, four):
         assert loose_slices["coverage"]["slices_analysed"] == 2
         assert loose_slices["coverage"]["outside_scope"] is True

@@ -1,4 +1,8 @@
-"""PNG, JPEG and TIFF among the files: wrapped by the page's own child, one study for the pictures of a folder."""
+"""Files that are no Part 10 file and still hold slices: pictures, and datasets without preamble.
+
+PNG, JPEG and TIFF are judged and wrapped by the page's own child, one study for the pictures of a folder. A bare
+dataset (as old archives and network dumps have it) gets preamble and meta information around its own bytes.
+"""
 
 import json
 import shutil
@@ -7,10 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+import pydicom
+
 from dicomguard import part10
 from dicomguard.analyze.folder import Skipped
 from dicomguard.child import Child
-from dicomguard.errors import DicomguardError
+from dicomguard.errors import DicomguardError, Refused
 from dicomguard.web.unpack.capture import EXPLICIT_LITTLE_ENDIAN
 from dicomguard.web.unpack.item import Item, Limits
 
@@ -18,20 +24,30 @@ _MEMORY_BYTES = 3 << 30
 _CPU_S = 900.0
 _SILENT_S = 120.0
 _LIMITS = Limits(total_bytes=2 << 30, files=5000, zip_ratio=1)
+IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+_IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID")
+# Group 0008 in little endian, with which a dataset begins.
+_IDENTIFYING_GROUP = b"\x08\x00"
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def wrap(found: Iterable[Skipped], scratch: Path) -> tuple[list[Path], list[Skipped]]:
-    """Of files that are no DICOM, the pictures as DICOM files below `scratch`, and what is left with its reason."""
+    """Of files that are no Part 10 file, those with slices as DICOM files below `scratch`; the rest with its reason."""
     folders: dict[Path, list[Path]] = defaultdict(list)
+    made: list[Path] = []
     left: list[Skipped] = []
     for item in found:
         with item.path.open("rb") as file:
-            if file.read(8).startswith(_MAGIC):
-                folders[item.path.parent].append(item.path)
-            else:
+            head = file.read(132)
+        if head.startswith(_MAGIC):
+            folders[item.path.parent].append(item.path)
+        elif head[128:] != b"DICM" and head.startswith(_IDENTIFYING_GROUP):
+            try:
+                made.append(_bare(item.path, scratch / f"bare-{len(made)}.dcm", explicit=head[4:6].isalpha()))
+            except Refused:
                 left.append(item)
-    made: list[Path] = []
+        else:
+            left.append(item)
     for number, paths in enumerate(folders.values(), start=1):
         into = scratch / f"pictures-{number}"
         into.mkdir()
@@ -40,6 +56,25 @@ def wrap(found: Iterable[Skipped], scratch: Path) -> tuple[list[Path], list[Skip
         except DicomguardError as error:
             left += [Skipped(path=path, reason=str(error)) for path in paths]
     return made, left
+
+
+def _bare(path: Path, made: Path, *, explicit: bool) -> Path:
+    """The dataset of `path` as a Part 10 file; raises `Refused` when it is none."""
+    try:
+        dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_IDENTIFIERS))
+        sop_class, sop_instance = str(dataset.SOPClassUID), str(dataset.SOPInstanceUID)
+    except part10.PARSE_ERRORS as error:
+        raise Refused("The bytes are no dataset. Export the instance again.") from error
+    with made.open("wb") as file:
+        part10.write(
+            file,
+            transfer_syntax_uid=EXPLICIT_LITTLE_ENDIAN if explicit else IMPLICIT_LITTLE_ENDIAN,
+            sop_class_uid=sop_class,
+            sop_instance_uid=sop_instance,
+            dataset_bytes=path.read_bytes(),
+            source_ae="",
+        )
+    return made
 
 
 def _folder(paths: list[Path], into: Path, made: list[Path], left: list[Skipped]) -> None:
