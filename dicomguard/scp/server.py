@@ -24,6 +24,7 @@ from dicomguard.dimse import contexts
 from dicomguard.dimse.ae import make_ae
 from dicomguard.errors import Unavailable
 from dicomguard.scp import storage
+from dicomguard.scp.bounded import bound_reading
 from dicomguard.scp.spool import Spooled
 from dicomguard.store import associations, refusals
 from dicomguard.store.associations import How
@@ -84,6 +85,8 @@ class Receiver:
         # Datasets go to a file as they arrive instead of growing in memory.
         _config.STORE_RECV_CHUNKED_DATASET = True
         dimse_messages.NamedTemporaryFile = lambda **_: Spooled(self._store)
+        patience_s = min(_RECEIVE_TIMEOUT_S, self._bounds.idle_s)
+        bound_reading(self._store.clock, max_pdu_bytes=self._bounds.max_pdu_bytes, seconds=patience_s)
         for sop_class in contexts.STORAGE_CLASSES:
             if uid_to_service_class(sop_class) is not StorageServiceClass:
                 # Retired classes (PS3.6 A): it would negotiate them and then abort the first message.
@@ -105,7 +108,7 @@ class Receiver:
             raise Unavailable(
                 f"Port {port} on {host} cannot be opened ({error.strerror}). Choose another in [node]."
             ) from error
-        server.receive_timeout_s = min(_RECEIVE_TIMEOUT_S, self._bounds.idle_s)
+        server.receive_timeout_s = patience_s
         threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()
         # `make_server` leaves this to its caller; without it `AE.shutdown` does not know the server.
         self._ae._servers.append(server)

@@ -57,6 +57,33 @@ def test_half_a_pdu_and_silence(tmp_path: Path) -> None:
         assert closed_within(peer, 15)
 
 
+def test_a_pdu_that_claims_four_gigabytes_is_cut_at_once(tmp_path: Path) -> None:
+    def peak_kib() -> int:
+        return int(Path(f"/proc/{live.process.pid}/status").read_text().split("VmHWM:")[1].split()[0])
+
+    with receiver(tmp_path, more=IDLE) as live:
+        before = peak_kib()
+        with socket.create_connection(("127.0.0.1", live.port)) as peer:
+            peer.sendall(b"\x01\x00\xff\xff\xff\xff")
+            with contextlib.suppress(ConnectionError):
+                for _ in range(1000):
+                    peer.sendall(bytes(1 << 16))
+            assert closed_within(peer, 15)
+        assert echo_s(live) < 5
+        assert peak_kib() < before + (16 << 10)
+
+
+def test_a_dripping_pdu_is_cut_although_it_never_falls_silent(tmp_path: Path) -> None:
+    with receiver(tmp_path, more=IDLE) as live, socket.create_connection(("127.0.0.1", live.port)) as peer:
+        peer.sendall(b"\x01\x00\x00\x00\x00\xc8")
+        started = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < started + 20:
+                peer.sendall(b"\0")
+                time.sleep(0.3)
+        assert time.monotonic() < started + 15
+
+
 def test_what_is_no_pdu_is_cut_and_the_receiver_lives(tmp_path: Path) -> None:
     with receiver(tmp_path, more=IDLE) as live:
         for garbage in (
