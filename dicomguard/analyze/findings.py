@@ -12,7 +12,7 @@ from dicomguard.analyze.judging import JudgedRegion, JudgedStack, Mask
 from dicomguard.core import geometry, verdict
 from dicomguard.core.finding import Finding, FindingCategory, FindingSlice, Rank
 from dicomguard.core.instance import Header
-from dicomguard.core.study import SeriesPlan
+from dicomguard.core.study import SeriesPlan, SliceFile
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +37,20 @@ class Candidate:
     region: JudgedRegion
 
 
+class _Headers:
+    """Headers by path, each parsed once: that of a multi-frame object takes longer than measuring its findings."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known: dict[str, Header] = {}
+
+    def of(self, item: SliceFile) -> Header:
+        """The header of a slice's file."""
+        if item.path not in self._known:
+            self._known[item.path] = part10.read_header(self._root / item.path)
+        return self._known[item.path]
+
+
 def rank(score: float, authentic_scores: Sequence[float]) -> Rank | None:
     """How many authentic calibration scores are as high; None when there are none."""
     if not authentic_scores:
@@ -58,6 +72,7 @@ def build(
         strengths = [2.0 if order == 0 else max(r.p_forged, r.p_tumor) for order, r in zip(orders, chosen, strict=True)]
         for order, masks_of in zip(orders, regions.disjoint([r.masks for r in chosen], strengths), strict=True):
             own[order] = masks_of
+    headers = _Headers(root)
     findings: list[Finding] = []
     packed: dict[str, Mask] = {}
     for order, (index, category) in enumerate(decision.reported):
@@ -65,7 +80,7 @@ def build(
             continue
         candidate = candidates[index]
         name = f"F{len(findings) + 1}"
-        findings.append(_finding(name, category, candidate, own[order], root, authentic_scores))
+        findings.append(_finding(name, category, candidate, own[order], headers, authentic_scores))
         for local, mask in own[order].items():
             item = candidate.stack.plan.slices[candidate.stack.places[local]]
             packed[masks.key(name, item.sop_instance_uid, item.frame)] = mask
@@ -77,7 +92,7 @@ def _finding(
     category: FindingCategory,
     candidate: Candidate,
     own: Mapping[int, Mask],
-    root: Path,
+    headers: _Headers,
     authentic_scores: Sequence[float],
 ) -> Finding:
     stack, region = candidate.stack, candidate.region
@@ -85,7 +100,7 @@ def _finding(
     order = sorted(own)
     places = [stack.places[local] for local in order]
     measured = [regions.measure(own[local], plan.pixel_spacing_mm) for local in order]
-    slabs = geometry.slabs_mm([item.position_mm for item in plan.slices], nominal_mm=_nominal(plan, root))
+    slabs = geometry.slabs_mm([item.position_mm for item in plan.slices], nominal_mm=_nominal(plan, headers))
     key = max(range(len(order)), key=lambda i: (measured[i].pixels, -i))
     near = {place + side for place in places for side in (-1, 1)} - set(places)
     return Finding(
@@ -105,7 +120,7 @@ def _finding(
         key_slice=key,
         volume_mm3=regions.volume_mm3([item.area_mm2 for item in measured], [slabs[place] for place in places]),
         extent_mm=max(item.extent_mm for item in measured),
-        centroid_lps_mm=_centroid(plan, places, measured, root),
+        centroid_lps_mm=_centroid(plan, places, measured, headers),
         p_forged=region.p_forged,
         p_tumor=region.p_tumor,
         authentic_rank=rank(region.p_forged, authentic_scores),
@@ -119,24 +134,20 @@ def _finding(
     )
 
 
-def _header(plan: SeriesPlan, place: int, root: Path) -> Header:
-    return part10.read_header(root / plan.slices[place].path)
-
-
-def _nominal(plan: SeriesPlan, root: Path) -> float | None:
+def _nominal(plan: SeriesPlan, headers: _Headers) -> float | None:
     """Slice Thickness, for slices whose distance is not known."""
-    thickness = _header(plan, 0, root).slice_thickness_mm
+    thickness = headers.of(plan.slices[0]).slice_thickness_mm
     return thickness if thickness is not None and thickness > 0 else None
 
 
 def _centroid(
-    plan: SeriesPlan, places: Sequence[int], measured: Sequence[regions.Measured], root: Path
+    plan: SeriesPlan, places: Sequence[int], measured: Sequence[regions.Measured], headers: _Headers
 ) -> tuple[float, float, float] | None:
     """Mean of the mask's pixels in patient coordinates; None where the object does not say."""
     total = np.zeros(3)
     weight = 0
     for place, item in zip(places, measured, strict=True):
-        frame = _header(plan, place, root).frames[(plan.slices[place].frame or 1) - 1]
+        frame = headers.of(plan.slices[place]).frames[(plan.slices[place].frame or 1) - 1]
         if frame.position_mm is None or frame.orientation is None or frame.spacing_mm is None:
             return None
         row, column = item.centre_px
