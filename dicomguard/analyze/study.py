@@ -28,6 +28,9 @@ MASKS_FILE = "masks.npz"
 # Regions less likely than this, as lesion and as forgery, are hardly ever reported.
 _WORTH_A_SENTENCE = 0.2
 
+# Pixels of one stack that are held at once: 2,000 slices of 512². What is beyond is named, not analysed.
+MOST_PIXELS = 2000 * 512 * 512
+
 Progress = Callable[[int, int], None]
 
 
@@ -71,6 +74,7 @@ def examine(
         if not plan.analysed:
             continue
         planes: list[Plane] = []
+        pixels = 0
         for place, item in enumerate(plan.slices):
             if item.skipped:
                 continue
@@ -81,6 +85,10 @@ def examine(
             progress(done, 2 * wanted)
             if isinstance(decoded, Undecoded):
                 stack.skipped[place] = decoded.reason
+                continue
+            pixels += decoded.pixels.size
+            if pixels > MOST_PIXELS:
+                stack.skipped[place] = "memory limit"
                 continue
             stack.places.append(place)
             stack.hashes[place] = decoded.sha256

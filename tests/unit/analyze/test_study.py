@@ -184,6 +184,14 @@ def test_nothing_decodable_is_not_analysable(tmp_path: Path) -> None:
     assert not verdict.series[0].analysed
 
 
+def test_stack_beyond_the_memory_limit_is_analysed_as_far_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "MOST_PIXELS", 2 * 128 * 128)
+    verdict = examined(job_of(tmp_path, studies.series(4)), Judge()).verdict
+    assert reasons(verdict) == ["", "", "memory limit", "memory limit"]
+
+
 def test_file_that_decodes_to_another_matrix_than_it_says_is_left_out(tmp_path: Path) -> None:
     source = Source(changed={"0002.dcm": lambda plane: plane[:100]})
     judge = Judge()
