@@ -51,6 +51,7 @@ CONTRACTS = [
     ("web/app.py", "import sqlalchemy", "Only store speaks SQL"),
     ("web/app.py", "import dbos", "Only flow speaks DBOS"),
     ("flow/study.py", "import pynetdicom", "Only dimse, scp and deliver"),
+    ("retrain/net/twins.py", "import dicomguard.retrain.tamper.second_hand", "Training never sees"),
 ]
 
 
