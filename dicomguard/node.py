@@ -116,6 +116,9 @@ class Node:
             self._look_after()
             if stop.wait(0.2):
                 return
+        ready, parts = self.ready()
+        if not ready:
+            say(f"not ready  {', '.join(name for name, part in parts.items() if part['state'] == 'red')}: see the log")
         node, web = self._config.node, self._config.web
         say(f"dicomguard {__version__}. Research use only, not for diagnosis.")
         say(f"receiver   {node.ae_title} on {node.host}:{node.port} (C-STORE, C-ECHO)")

@@ -66,12 +66,19 @@ def parse_target(text: str) -> Destination:
 
 
 def _files(paths: list[Path]) -> list[Path]:
+    """Files that were named, and what is a DICOM file in the folders that were."""
     files: list[Path] = []
     for path in paths:
         if not path.exists():
             raise Refused(f"{path} does not exist. Name files or folders.")
-        inside = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
-        files += [item for item in inside if item.name != "DICOMDIR"]
+        inside = sorted(item for item in path.rglob("*") if item.is_file() and _is_dicom(item))
+        files += inside if path.is_dir() else [path]
     if not files:
-        raise Refused("There is no file in what was named. Name DICOM files or folders that hold some.")
+        raise Refused("There is no DICOM file in what was named. Name DICOM files or folders that hold some.")
     return files
+
+
+def _is_dicom(path: Path) -> bool:
+    # PS3.10 7.1; the media directory is no instance.
+    with path.open("rb") as file:
+        return path.name != "DICOMDIR" and file.read(132)[128:] == b"DICM"

@@ -286,7 +286,7 @@ class StudyWork:
             try:
                 report = self._analyse(
                     job,
-                    on_progress=lambda done, total: self._progress(study_key, number, done, total),
+                    on_progress=self._progress(study_key, number),
                     stop=lambda: self._overtaken(study_key, number),
                 )
             except Unavailable as error:
@@ -311,9 +311,19 @@ class StudyWork:
         with self._store.read() as tx:
             return studies.state(tx, study_key, number) == SUPERSEDED
 
-    def _progress(self, study_key: str, number: int, done: int, total: int) -> None:
-        with self._store.begin() as tx:
-            studies.set_progress(tx, study_key, number, done, total)
+    def _progress(self, study_key: str, number: int) -> Callable[[int, int], None]:
+        """Writes how far it is, at most once a second: each row is a flush to the disk."""
+        written = -1.0
+
+        def write(done: int, total: int) -> None:
+            nonlocal written
+            now = self._clock.monotonic()
+            if written < 0 or now - written >= 1.0 or done == total:
+                written = now
+                with self._store.begin() as tx:
+                    studies.set_progress(tx, study_key, number, done, total)
+
+        return write
 
     def _keep_verdict(self, study_key: str, number: int, verdict: Verdict, mask_bytes: bytes | None) -> None:
         """Files under names with their hash first, then the row: two analyses never mix, and the first row stays."""
