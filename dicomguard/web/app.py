@@ -22,9 +22,9 @@ from dicomguard.store.db import Store
 from dicomguard.web import site as sites
 from dicomguard.web.frames import Frames
 from dicomguard.web.guard import Guard
+from dicomguard.web.identity import Identities
 from dicomguard.web.live import Seats
 from dicomguard.web.pages import queue, signing, study, training, uploads, worklist
-from dicomguard.web.pages.identity import Identities
 from dicomguard.web.session import Gate, TooManyAttempts
 from dicomguard.web.site import HERE, Site, page, step
 from dicomguard.web.unpack.item import Limits

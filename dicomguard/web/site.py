@@ -26,8 +26,8 @@ from dicomguard.flow.client import Client
 from dicomguard.store.db import Store
 from dicomguard.web import slices, words
 from dicomguard.web.frames import Frames
+from dicomguard.web.identity import Identities
 from dicomguard.web.live import Seats
-from dicomguard.web.pages.identity import Identities
 from dicomguard.web.session import SESSION_COOKIE, VISITOR_COOKIE, Gate, Visitor
 from dicomguard.web.upload import Uploads
 

@@ -7,7 +7,7 @@ the browser can hide the lines; their strokes are those of `sr.overlay`.
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,9 +18,7 @@ from dicomguard.core.finding import Finding, FindingSlice
 from dicomguard.core.study import Manifest, SeriesPlan, SliceFile
 from dicomguard.core.verdict import SliceReport, Verdict
 from dicomguard.errors import Refused
-
-if TYPE_CHECKING:
-    from dicomguard.web.site import Site
+from dicomguard.store.db import Store
 
 Ref = tuple[str, int | None]
 
@@ -90,13 +88,13 @@ def asked(request: Request, verdict: Verdict, manifest: Manifest) -> tuple[int, 
     return key_slice(verdict, manifest)
 
 
-def view(site: "Site", verdict: Verdict, manifest: Manifest, *, series: int, index: int) -> View | None:
+def view(store: Store, verdict: Verdict, manifest: Manifest, *, series: int, index: int) -> View | None:
     """The slice with its outlines; None when there is none to show."""
     if series < 0 or index < 0:
         return None
     item = manifest.series[series].slices[index]
     ref = (item.sop_instance_uid, item.frame)
-    rows, columns = _size(site, item)
+    rows, columns = _size(store, item)
     return View(
         series=series,
         index=index,
@@ -196,10 +194,10 @@ def _outline(finding: Finding, place: FindingSlice) -> Outline:
     )
 
 
-def _size(site: "Site", item: SliceFile) -> tuple[int, int]:
+def _size(store: Store, item: SliceFile) -> tuple[int, int]:
     """Rows and columns from the header; (1, 1) when the file is gone or its header says nothing."""
     try:
-        ds = part10.read_dataset_head(site.store.root / item.path, tags=("Rows", "Columns"))
+        ds = part10.read_dataset_head(store.root / item.path, tags=("Rows", "Columns"))
     except (Refused, FileNotFoundError):
         return 1, 1
     return int(ds.get("Rows") or 1), int(ds.get("Columns") or 1)

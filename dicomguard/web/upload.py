@@ -76,8 +76,11 @@ class Upload:
 class Uploads:
     """All uploads of this process."""
 
-    def __init__(self, store: Store, client: Client, *, limits: Limits) -> None:
+    def __init__(
+        self, store: Store, client: Client, *, limits: Limits, child_memory_bytes: int = CHILD_MEMORY_BYTES
+    ) -> None:
         self.limits = limits
+        self._child_memory_bytes = child_memory_bytes
         self._store = store
         self._client = client
         self._root = store.root / "uploads"
@@ -132,7 +135,7 @@ class Uploads:
         try:
             with self._turns:
                 (upload.folder / "index.json").write_text(json.dumps(files), "utf-8")
-                for item in _items(upload, self.limits):
+                for item in items(upload, self.limits, memory_bytes=self._child_memory_bytes):
                     upload.sorted += 1
                     self._take(upload, item, sender)
                 for study_key in upload.studies:
@@ -215,11 +218,12 @@ def check_whole(header: Header, dataset_bytes: int) -> None:
         )
 
 
-def _items(upload: Upload, limits: Limits) -> Iterator[Item]:
+def items(upload: Upload, limits: Limits, *, memory_bytes: int = CHILD_MEMORY_BYTES) -> Iterator[Item]:
+    """What the child says of each input; raises `Refused` when it ends or falls silent."""
     argv = [sys.executable, "-m", "dicomguard.web.unpack"]
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with child.Child.start(
-        argv, memory_bytes=CHILD_MEMORY_BYTES, cpu_s=CHILD_CPU_S, nice=5, oom_score_adj=500, env_extra=one_thread
+        argv, memory_bytes=memory_bytes, cpu_s=CHILD_CPU_S, nice=5, oom_score_adj=500, env_extra=one_thread
     ) as unpacker:
         unpacker.send({"folder": str(upload.folder), "limits": limits.to_json()})
         while True:

@@ -44,7 +44,7 @@ def test_a_study_goes_through_the_wall_and_is_closed(uploads: Uploads, tmp_path:
     upload = send(uploads, {path.name: path.read_bytes() for path in paths})
     assert (upload.instances, upload.refused, len(upload.studies)) == (3, 0, 1)
     assert not upload.folder.exists()
-    with uploads._store.read() as tx:
+    with open_store(tmp_path / "state", "", SystemClock()).read() as tx:
         row = studies.row(tx, upload.studies[0])
     assert row is not None
     assert row.instance_count == 3
@@ -52,9 +52,10 @@ def test_a_study_goes_through_the_wall_and_is_closed(uploads: Uploads, tmp_path:
     assert (again.instances, again.repeated, again.studies) == (0, 3, upload.studies)
 
 
-def test_a_child_that_runs_out_of_memory_ends_alone(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_runs_out_of_memory_ends_alone(tmp_path: Path) -> None:
     # 36 million pixels of one colour are 40 kB as a file and 0.4 GB in the decoder and the judge.
-    monkeypatch.setattr(uploading, "CHILD_MEMORY_BYTES", 700 << 20)
+    store = open_store(tmp_path / "state", "", SystemClock(), limits=StoreLimits(low_bytes=1, stop_bytes=1))
+    uploads = Uploads(store, Client(store, SystemClock()), limits=LIMITS, child_memory_bytes=700 << 20)
     buffer = io.BytesIO()
     Image.new("RGB", (6000, 6000), (9, 9, 9)).save(buffer, "PNG")
     started = time.monotonic()
@@ -87,7 +88,7 @@ def test_a_silent_child_is_given_up(uploads: Uploads, tmp_path: Path) -> None:
     upload = uploads.begin(owner="me", size_bytes=None)
     # No index.json: the child ends with an error before it says a word.
     with pytest.raises(Refused, match="After 0 inputs the program that opens files ended with status"):
-        list(uploading._items(upload, LIMITS))
+        list(uploading.items(upload, LIMITS))
 
 
 def test_uploads_have_a_number_and_belong_to_their_sender(uploads: Uploads) -> None:

@@ -66,7 +66,7 @@ def show(request: Request, site: Site) -> Response:
     view = None
     if study.answer is not None:
         series, index = slices.asked(request, study.answer.verdict, study.answer.manifest)
-        view = slices.view(site, study.answer.verdict, study.answer.manifest, series=series, index=index)
+        view = slices.view(site.store, study.answer.verdict, study.answer.manifest, series=series, index=index)
     return site.render(
         request, template, study=study, identity=identity, view=view, is_moving=is_moving(study.row, study.deliveries)
     )

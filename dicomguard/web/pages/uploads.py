@@ -8,8 +8,8 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from dicomguard.errors import DicomguardError, Refused
 from dicomguard.store import studies
 from dicomguard.web import site as sites
+from dicomguard.web.identity import Identity
 from dicomguard.web.multipart import Reader
-from dicomguard.web.pages.identity import Identity
 from dicomguard.web.session import Visitor
 from dicomguard.web.site import Site
 from dicomguard.web.upload import Upload

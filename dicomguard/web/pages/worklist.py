@@ -10,7 +10,7 @@ from dicomguard.errors import Refused
 from dicomguard.store import studies
 from dicomguard.store.studies import StudyRow
 from dicomguard.web import words
-from dicomguard.web.pages.identity import Identity
+from dicomguard.web.identity import Identity
 from dicomguard.web.site import Site
 
 ROWS_A_PAGE = 50

@@ -44,15 +44,16 @@ def two_knees() -> Picture:
 def stars() -> Picture:
     sky = np.random.default_rng(8).normal(20, 6, (256, 256))
     sky[20:42, 30:52] = 250
-    return sky.clip(0, 255).astype(np.uint8)
+    made: Picture = sky.clip(0, 255).astype(np.uint8)
+    return made
 
 
 def lamp_on_grey_wall() -> Picture:
     y, x = np.mgrid[0:200, 0:200]
     rng = np.random.default_rng(9)
-    return (
-        (np.where(np.hypot(y - 100, x - 100) < 60, 230, 110) + rng.normal(0, 6, y.shape)).clip(0, 255).astype(np.uint8)
-    )
+    wall = np.where(np.hypot(y - 100, x - 100) < 60, 230, 110)
+    made: Picture = (wall + rng.normal(0, 6, y.shape)).clip(0, 255).astype(np.uint8)
+    return made
 
 
 def chessboard() -> Picture:
