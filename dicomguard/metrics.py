@@ -10,6 +10,13 @@ REGISTRY = CollectorRegistry()
 INSTANCES = Gauge(
     "dicomguard_instances", "Instances in the store, by what became of them.", ["state"], registry=REGISTRY
 )
+RECEIVED = Gauge(
+    "dicomguard_received",
+    "Since the first start, by peer: instances_received, received_bytes, instances_repeated, instances_conflicting, "
+    "instances_quarantined.",
+    ["count", "peer"],
+    registry=REGISTRY,
+)
 STUDIES = Gauge("dicomguard_studies", "Studies by state of their current revision.", ["state"], registry=REGISTRY)
 VERDICTS = Gauge("dicomguard_verdicts", "Current verdicts by category.", ["category"], registry=REGISTRY)
 DELIVERIES = Gauge(

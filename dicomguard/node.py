@@ -22,7 +22,7 @@ from dicomguard.child import Child
 from dicomguard.clock import Clock
 from dicomguard.config import Config
 from dicomguard.errors import Refused, Unavailable
-from dicomguard.store import census, deliveries, executors, refusals, worklist
+from dicomguard.store import census, counters, deliveries, executors, refusals, worklist
 from dicomguard.store.db import Limits, Store, open_store
 from dicomguard.store.files import lock_folder
 
@@ -180,6 +180,8 @@ class Node:
                 gauge.clear()
                 for label, count in counts.items():
                     gauge.labels(label).set(count)
+            for count in counters.listing(tx):
+                metrics.RECEIVED.labels(count.name, count.peer).set(count.value)
             metrics.DELIVERIES.clear()
             for (destination, state), count in deliveries.count_by_state(tx).items():
                 metrics.DELIVERIES.labels(destination, state).set(count)

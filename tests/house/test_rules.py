@@ -59,3 +59,11 @@ def test_no_machine_path_and_nothing_unfinished(word: str) -> None:
         if word in path.read_text(errors="replace") and "vendor" not in path.parts
     ]
     assert not found
+
+
+def test_every_event_is_explained_in_operations() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    call = re.compile(r'\.(?:event|warning|error|crashed)\(\s*"([a-z_]+\.[a-z_]+)"')
+    events = {name for path in tracked("dicomguard/**/*.py") for name in call.findall(path.read_text())}
+    assert len(events) > 30
+    assert sorted(name for name in events if f"`{name}`" not in text) == []
