@@ -93,7 +93,7 @@ class Scale:
 
     @property
     def colour(self) -> float:
-        """KV against KB residual: about 0.7 for noise that is fresh in every pixel, above 1 after interpolation."""
+        """KV against KB residual: about 0.7 for noise that reconstruction has low-passed, above 1 for white noise."""
         return self.gains[4] / self.gains[3]
 
     def sigma_at(self, local_mean: Plane) -> Plane:

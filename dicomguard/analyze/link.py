@@ -26,8 +26,8 @@ MOST_STEPS = 2
 _BEST = 3
 # The number of slices for which the study calibration holds as it is.
 USUAL_SLICES = 25
-# A lesion on a single slice of a stack weighs less than one that goes on (logit).
-_LONE_LESION_COST = 0.7
+# More slices, more chances to see a lesion where there is none: cost per e-fold of slices (logit).
+_LESION_COST = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +62,14 @@ def tracks(
             count=len(slices),
             lone_cost=calibration.lone_cost,
         )
-        tumor = tumor_logit([(index, one.p_tumor) for index, one in members], placed=placed)
+        tumor = tumor_logit([one.p_tumor for _, one in members], placed=placed, count=len(slices))
         masks: dict[int, Mask] = {}
         for index, detection in members:
             masks[index] = detection.mask | masks[index] if index in masks else detection.mask
         found.append(
             Track(
                 masks=masks,
-                p_forged=scores.probability(forged, calibration.study_slope, calibration.study_bias),
+                p_forged=study_probability(forged, calibration, placed=placed),
                 p_tumor=scores.probability(tumor, calibration.study_tumor_slope, calibration.study_tumor_bias),
             )
         )
@@ -113,9 +113,16 @@ def forged_logit(members: Sequence[tuple[int, float]], *, placed: bool, count: i
     return max(alone, together) - float(np.log(max(count, USUAL_SLICES) / USUAL_SLICES))
 
 
-def tumor_logit(members: Sequence[tuple[int, float]], *, placed: bool) -> float:
-    """Mean logit of the best neighbouring slices of a track."""
-    return _best([scores.logit(p) for _, p in members]) - (_LONE_LESION_COST if placed and len(members) == 1 else 0.0)
+def tumor_logit(values: Sequence[float], *, placed: bool, count: int) -> float:
+    """Mean logit of the best neighbouring slices of a track, less for a stack of many slices."""
+    return _best([scores.logit(p) for p in values]) - (_LESION_COST * float(np.log(count)) if placed else 0.0)
+
+
+def study_probability(forged: float, calibration: Calibration, *, placed: bool) -> float:
+    """A stack's track by the study's calibration; a loose picture keeps its own."""
+    if not placed:
+        return scores.probability(forged, 1.0, 0.0)
+    return scores.probability(forged, calibration.study_slope, calibration.study_bias)
 
 
 def _placed(positions_mm: Sequence[float | None], first: int, second: int) -> bool:
@@ -124,11 +131,11 @@ def _placed(positions_mm: Sequence[float | None], first: int, second: int) -> bo
 
 def _likeness(a: Mask, b: Mask) -> float:
     """IoU, at least a little when the centres lie close; 0 when the two are different regions."""
-    union = np.count_nonzero(a | b)
-    iou = np.count_nonzero(a & b) / union if union else 0.0
+    both, one, other = np.count_nonzero(a & b), np.count_nonzero(a), np.count_nonzero(b)
+    iou = both / (one + other - both) if both else 0.0
     if iou >= SAME_IOU:
         return float(iou)
-    smaller = min(np.count_nonzero(a), np.count_nonzero(b))
+    smaller = min(one, other)
     if not smaller:
         return 0.0
     diameter = 2.0 * float(np.sqrt(smaller / np.pi))

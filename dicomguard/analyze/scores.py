@@ -23,8 +23,8 @@ _PEAK_SHARE = 0.007
 _FEWEST_PEAK = 12
 # Fewer slices than this have no middle to be compared with.
 FEWEST_FOR_SERIES = 5
-# Colour above which noise counts as correlated over pixels: native scans lie at 0.65 to 0.9, interpolated ones above 1.
-CORRELATED = 0.95
+# Colour above which noise counts as white: scans at their own matrix lie at 0.65 to 0.9, enlarged pictures above 1.
+WHITE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def terms(logits: Plane, head: Mask) -> Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """One slice at both scales, and how correlated the noise of its series is (`channels.Scale.colour`)."""
+    """One slice at both scales, and the colour of its series' noise (`channels.Scale.colour`)."""
 
     native: Terms
     half: Terms
@@ -59,19 +59,23 @@ class Look:
 class Calibration:
     """Fitted on validation patients only; stored in the head of the weights."""
 
-    # Share of the native scale in every term, the rest is the half scale's: for fresh noise, and for noise that is
-    # correlated over pixels (interpolated scans), where the native scale shows little.
+    # Share of the native scale in every term, the rest is the half scale's: for noise as reconstruction leaves it, and
+    # for white noise (rounding of an enlarged picture, or none but that), where the native scale shows little.
     native_share: float
-    native_share_correlated: float
+    native_share_white: float
     # Median raw score of authentic slices of either kind: stands for the series where there is none.
     typical_raw: float
-    typical_raw_correlated: float
+    typical_raw_white: float
     # Term = slope · (value - zero): at 0 the term is at its authentic percentile.
     own_zero: float
     own_slope: float
     series_zero: float
+    # Least spread of a series' raw scores (logits) that its slices are measured in.
+    series_spread: float
     # Without a series the raw score stands against the typical one, which varies more among scanners.
     loose_zero: float
+    # Spread of authentic raw scores there, logits: brings them to the units of the series term.
+    loose_spread: float
     # Probability = sigmoid(slope · smaller term + bias), at 50 % prevalence.
     slope: float
     bias: float
@@ -101,13 +105,15 @@ class Calibration:
 # What stands before anything was fitted: terms pass as they are.
 UNCALIBRATED = Calibration(
     native_share=0.8,
-    native_share_correlated=0.2,
+    native_share_white=0.2,
     typical_raw=0.0,
-    typical_raw_correlated=0.0,
+    typical_raw_white=0.0,
     own_zero=2.0,
     own_slope=1.0,
     series_zero=1.0,
+    series_spread=1.0,
     loose_zero=1.0,
+    loose_spread=1.0,
     slope=1.0,
     bias=0.0,
     study_slope=1.0,
@@ -129,8 +135,7 @@ def raw_values(slices: Sequence[Look], c: Calibration) -> NDArray[np.float64]:
     """Strongest region, both scales mixed, minus what is typical of such noise."""
     return np.array(
         [
-            _mix(s, s.native.raw, s.half.raw, c)
-            - (c.typical_raw_correlated if s.colour > CORRELATED else c.typical_raw)
+            _mix(s, s.native.raw, s.half.raw, c) - (c.typical_raw_white if s.colour > WHITE else c.typical_raw)
             for s in slices
         ]
     )
@@ -145,22 +150,31 @@ def smaller_terms(slices: Sequence[Look], c: Calibration) -> NDArray[np.float64]
         return np.zeros(0)
     own = c.own_slope * (own_values(slices, c) - c.own_zero)
     raw = raw_values(slices, c)
-    against = against_series(raw)
-    other = raw - c.loose_zero if against is None else against - c.series_zero
+    against = against_series(raw, c.series_spread)
+    other = raw / c.loose_spread - c.loose_zero if against is None else against - c.series_zero
     return np.asarray(np.minimum(own, other), dtype=np.float64)
 
 
 def _mix(one: Look, native: float, half: float, c: Calibration) -> float:
-    share = c.native_share_correlated if one.colour > CORRELATED else c.native_share
+    share = c.native_share_white if one.colour > WHITE else c.native_share
     return share * native + (1 - share) * half
 
 
-def against_series(raw: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """N raw scores → each minus the median of the others; None when there are too few slices."""
+def against_series(raw: NDArray[np.float64], least_spread: float) -> NDArray[np.float64] | None:
+    """N raw scores → each minus the median of the others, in units of their spread; None with too few slices.
+
+    A scan whose slices differ much among themselves needs more to stand out. The spread is the median deviation of
+    the others (as a standard deviation), with `least_spread` added in squares: a still series is no microscope.
+    """
     if len(raw) < FEWEST_FOR_SERIES:
         return None
-    rest = np.array([np.median(np.delete(raw, i)) for i in range(len(raw))])
-    return np.asarray(raw - rest, dtype=np.float64)
+    values = np.empty(len(raw))
+    for i in range(len(raw)):
+        rest = np.delete(raw, i)
+        middle = np.median(rest)
+        spread = 1.4826 * float(np.median(np.abs(rest - middle)))
+        values[i] = (raw[i] - middle) / np.hypot(least_spread, spread)
+    return values
 
 
 def probability(value: float, slope: float, bias: float) -> float:

@@ -108,7 +108,11 @@ class Detector:
         return cls(load_network(path, chosen), weights.read_head(path), chosen)
 
     def series(self, slices: Sequence[Slice]) -> SeriesDetections:
-        """Detections of a series; slices of a shape of their own are compared among themselves only."""
+        """Detections of a series.
+
+        Slices of a shape of their own are compared among themselves only; a slice without position is a loose picture,
+        measured and judged alone.
+        """
         found: list[SliceDetections | None] = [None] * len(slices)
         for members in _by_shape(slices):
             planes = [slices[i].pixels for i in members]
@@ -273,9 +277,10 @@ def _skipped(plane: Plane, head: Mask) -> str:
 
 
 def _by_shape(slices: Sequence[Slice]) -> list[list[int]]:
-    groups: dict[tuple[int, ...], list[int]] = {}
+    groups: dict[tuple[object, ...], list[int]] = {}
     for i, one in enumerate(slices):
-        groups.setdefault(one.pixels.shape, []).append(i)
+        loose = i if one.position_mm is None else None
+        groups.setdefault((one.pixels.shape, loose), []).append(i)
     return list(groups.values())
 
 

@@ -14,24 +14,28 @@ from scipy.optimize import minimize
 from scipy.stats import beta, rankdata
 
 from dicomguard.analyze import link, scores
-from dicomguard.analyze.scores import CORRELATED, UNCALIBRATED, Calibration
+from dicomguard.analyze.scores import UNCALIBRATED, WHITE, Calibration
 from dicomguard.analyze.weights import OperatingPoint
 from dicomguard.errors import Refused
 from dicomguard.retrain.net.shown import Run
 
 Values = NDArray[np.float64]
 
-# Authentic percentiles of the terms (detection.md 4b, 4) and of the study, and of lesions where there is none.
+# Authentic percentiles: of the series term, of the own term (higher ones cost half of the forgeries and spare no
+# alarm, docs/decisions/0001), of studies, and of the strongest region that is no lesion.
 _SERIES_POINT = 0.95
-_OWN_POINT = 0.90
-_STUDY_POINT = 0.96
-_LESION_POINT = 0.97
+_OWN_POINT = 0.25
+_STUDY_POINT = 0.95
+_LESION_POINT = 0.90
 # The alert: both terms at or above their zero. Probabilities are shifted so that it lies here.
 ALERT = 0.5
 _SHARES = tuple(i / 10 for i in range(11))
-_OWN_SLOPES = (0.5, 1.0, 2.0, 4.0)
+_OWN_SLOPE = 0.5
+_SPREADS = (0.5, 1.0, 2.0)
 _LONE_COSTS = (0.0, 0.5, 1.0, 1.5, 2.0)
 _LESION_OVERLAP = 0.3
+# A source with fewer values has no percentile of its own.
+_FEWEST_OF_SOURCE = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,7 @@ def fit(runs: Sequence[Run]) -> Calibrated:
         raise Refused(
             "Calibration needs authentic and forged validation runs. Give an archive with validation patients."
         )
-    c = _scales(runs, UNCALIBRATED)
+    c = _scales(runs, replace(UNCALIBRATED, own_slope=_OWN_SLOPE))
     c = _terms(runs, c)
     value = _slice_values(runs, c)
     slope, bias = _platt(*_split(runs, value), at_zero=ALERT)
@@ -86,14 +90,68 @@ def upper_bound(flagged: int, of: int) -> float:
     return 1.0 if flagged >= of else float(beta.ppf(0.95, flagged + 1, of - flagged))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chain:
+    """A track of a run before its probability: slices with their two probabilities, and whether it is a lesion."""
+
+    forged: tuple[tuple[int, float], ...]
+    tumor: tuple[float, ...]
+    on_lesion: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Linked:
+    chains: tuple[_Chain, ...]
+    placed: bool
+    count: int
+
+    def forged(self, lone_cost: float) -> float:
+        """Logit of the strongest track."""
+        return max(
+            (
+                link.forged_logit(chain.forged, placed=self.placed, count=self.count, lone_cost=lone_cost)
+                for chain in self.chains
+            ),
+            default=-30.0,
+        )
+
+    def tumor(self, *, on_lesion: bool | None = None) -> float:
+        """Logit of the strongest track; of those on a lesion, or off all, when asked."""
+        return max(
+            (
+                link.tumor_logit(chain.tumor, placed=self.placed, count=self.count)
+                for chain in self.chains
+                if on_lesion is None or chain.on_lesion == on_lesion
+            ),
+            default=-30.0,
+        )
+
+
 def study_scores(run: Run, c: Calibration) -> tuple[float, float]:
     """Forgery and tumor score of a run as the product links it."""
-    found = _tracks(run, c)
-    return max((t.p_forged for t in found), default=0.0), max((t.p_tumor for t in found), default=0.0)
+    linked = _linked(run, c)
+    return (
+        link.study_probability(linked.forged(c.lone_cost), c, placed=linked.placed),
+        scores.probability(linked.tumor(), c.study_tumor_slope, c.study_tumor_bias),
+    )
 
 
-def _tracks(run: Run, c: Calibration) -> list[link.Track]:
-    return link.tracks(_detections(run, c), positions_mm=_positions(run), calibration=c)
+def _linked(run: Run, c: Calibration) -> _Linked:
+    positions = _positions(run)
+    chains = []
+    for members in link.chains(_detections(run, c), positions_mm=positions):
+        on_lesion = any(
+            (one.mask & run.lesions[run.planes[index]]).sum() >= _LESION_OVERLAP * one.mask.sum()
+            for index, one in members
+        )
+        chains.append(
+            _Chain(
+                forged=tuple((index, one.p_forged) for index, one in members),
+                tumor=tuple(one.p_tumor for _, one in members),
+                on_lesion=on_lesion,
+            )
+        )
+    return _Linked(chains=tuple(chains), placed=len(run.planes) > 1, count=len(run.planes))
 
 
 def _positions(run: Run) -> list[float | None]:
@@ -154,23 +212,23 @@ def _from(run: Run, source: str) -> bool:
     return run.pixels.series.source == source
 
 
-def _correlated(run: Run) -> bool:
-    return run.seen[0].look.colour > CORRELATED
+def _white(run: Run) -> bool:
+    return run.seen[0].look.colour > WHITE
 
 
 def _scales(runs: Sequence[Run], c: Calibration) -> Calibration:
-    """Share of the native scale for fresh and for correlated noise, and the typical raw score of each."""
+    """Share of the native scale for fresh and for white noise, and the typical raw score of each."""
 
     def ranked(candidate: Calibration) -> Callable[[Run], Values]:
         def values(run: Run) -> Values:
             raw = scores.raw_values([seen.look for seen in run.seen], candidate)
-            against = scores.against_series(raw)
+            against = scores.against_series(raw, candidate.series_spread)
             return raw if against is None else against
 
         return values
 
-    for correlated, name in ((False, "native_share"), (True, "native_share_correlated")):
-        members = [run for run in runs if _correlated(run) == correlated]
+    for white, name in ((False, "native_share"), (True, "native_share_white")):
+        members = [run for run in runs if _white(run) == white]
         if not members:
             continue
         options = [replace(c, **{name: share}) for share in _SHARES]
@@ -178,13 +236,13 @@ def _scales(runs: Sequence[Run], c: Calibration) -> Calibration:
         raw = [scores.raw_values([seen.look for seen in run.seen], c) for run in members if not run.family]
         if raw:
             typical = float(np.median(np.concatenate(raw)))
-            c = replace(c, **{"typical_raw_correlated" if correlated else "typical_raw": typical})
+            c = replace(c, **{"typical_raw_white" if white else "typical_raw": typical})
     return c
 
 
 def _worst(groups: Sequence[Values], point: float) -> float:
-    """The percentile of the source where it lies highest, drawn half-way to the mean where sources are small."""
-    points = [float(np.quantile(group, point)) for group in groups if len(group) >= 15]
+    """The percentile of the source where it lies highest; of all together when every source is small."""
+    points = [float(np.quantile(group, point)) for group in groups if len(group) >= _FEWEST_OF_SOURCE]
     if not points:
         points = [float(np.quantile(np.concatenate(list(groups)), point))]
     return max(points)
@@ -200,21 +258,30 @@ def _by_source(runs: Sequence[Run], values: Sequence[Values]) -> list[Values]:
 
 
 def _terms(runs: Sequence[Run], c: Calibration) -> Calibration:
+    """Zeros of the terms, and the spread that lets the most forgeries pass the worst source's percentile."""
     looks = [[seen.look for seen in run.seen] for run in runs]
     own = [scores.own_values(look, c) for look in looks]
     c = replace(c, own_zero=_worst(_by_source(runs, own), _OWN_POINT))
     raw = [scores.raw_values(look, c) for look in looks]
-    against = [scores.against_series(r) for r in raw]
-    long = [i for i, a in enumerate(against) if a is not None]
-    short = [i for i, a in enumerate(against) if a is None]
+    long = [i for i, r in enumerate(raw) if len(r) >= scores.FEWEST_FOR_SERIES]
+    short = [i for i, r in enumerate(raw) if len(r) < scores.FEWEST_FOR_SERIES]
     if long:
-        values = [a for a in against if a is not None]
-        c = replace(c, series_zero=_worst(_by_source([runs[i] for i in long], values), _SERIES_POINT))
+        members = [runs[i] for i in long]
+        options = []
+        for spread in _SPREADS:
+            against = [scores.against_series(raw[i], spread) for i in long]
+            values = [a for a in against if a is not None]
+            zero = _worst(_by_source(members, values), _SERIES_POINT)
+            forged, _ = _split(members, values)
+            passing = float((forged >= zero).mean()) if len(forged) else 0.0
+            options.append((passing, replace(c, series_spread=spread, series_zero=zero)))
+        c = max(options, key=lambda option: option[0])[1]
     if short:
-        loose = _worst(_by_source([runs[i] for i in short], [raw[i] for i in short]), _SERIES_POINT)
-        c = replace(c, loose_zero=loose)
-    options = [replace(c, own_slope=slope) for slope in _OWN_SLOPES]
-    return max(options, key=lambda option: mean_auc(runs, _slice_values(runs, option)))
+        groups = _by_source([runs[i] for i in short], [raw[i] for i in short])
+        pooled = np.concatenate(groups)
+        spread = float(np.hypot(c.series_spread, 1.4826 * np.median(np.abs(pooled - np.median(pooled)))))
+        c = replace(c, loose_spread=spread, loose_zero=_worst(groups, _SERIES_POINT) / spread)
+    return c
 
 
 def _platt(positive: Values, negative: Values, *, at_zero: float | None) -> tuple[float, float]:
@@ -246,32 +313,34 @@ def _lesions(runs: Sequence[Run], c: Calibration) -> Calibration:
         return c
     slope, bias = _platt(np.array(yes), np.array(no), at_zero=None)
     c = replace(c, tumor_slope=slope, tumor_bias=bias, study_tumor_slope=1.0, study_tumor_bias=0.0)
-    with_lesion: list[float] = []
-    without: list[float] = []
-    for run in runs:
-        if run.family or not run.pixels.series.lesion_known:
-            continue
-        best = scores.logit(max((t.p_tumor for t in _tracks(run, c)), default=0.0))
-        (with_lesion if any(mask.any() for mask in run.lesions.values()) else without).append(best)
+    authentic = [r for r in runs if not r.family and r.pixels.series.lesion_known]
+    linked = [_linked(run, c) for run in authentic]
+    # What is no lesion is known in every study: its strongest track there is what a lesion has to exceed.
+    with_lesion = [one.tumor(on_lesion=True) for one in linked if any(chain.on_lesion for chain in one.chains)]
+    groups = _by_source(authentic, [np.array([one.tumor(on_lesion=False)]) for one in linked])
+    without = np.concatenate(groups)
     if len(with_lesion) < 5 or len(without) < 5:
         return c
-    zero = float(np.quantile(without, _LESION_POINT))
-    study_slope, _ = _platt(np.array(with_lesion) - zero, np.array(without) - zero, at_zero=ALERT)
+    zero = _worst(groups, _LESION_POINT)
+    study_slope, _ = _platt(np.array(with_lesion) - zero, without - zero, at_zero=ALERT)
     return replace(c, study_tumor_slope=study_slope, study_tumor_bias=-study_slope * zero)
 
 
 def _study(runs: Sequence[Run], c: Calibration) -> Calibration:
-    """Cost of a lone slice by study AUC, then the authentic point of the worst source."""
-    best, best_auc, fitted = c, -1.0, c
+    """Cost of a lone slice by study AUC, then the authentic point of the worst source; stacks only."""
+    stacks = [run for run in runs if len(run.planes) >= scores.FEWEST_FOR_SERIES]
+    linked = [_linked(run, c) for run in stacks]
+    best_auc, fitted = -1.0, c
     for cost in _LONE_COSTS:
-        plain = replace(c, lone_cost=cost, study_slope=1.0, study_bias=0.0)
-        value = [scores.logit(study_scores(run, plain)[0]) for run in runs]
-        forged = np.array([v for run, v in zip(runs, value, strict=True) if run.forged])
-        authentic = [np.array([v]) for run, v in zip(runs, value, strict=True) if not run.family]
-        groups = _by_source(runs, [np.array([v]) for v in value])
-        score = auc(forged, np.concatenate(authentic))
+        value = [one.forged(cost) for one in linked]
+        forged = np.array([v for run, v in zip(stacks, value, strict=True) if run.forged])
+        groups = _by_source(stacks, [np.array([v]) for v in value])
+        if len(forged) < 5 or sum(len(group) for group in groups) < 5:
+            return c
+        authentic = np.concatenate(groups)
+        score = auc(forged, authentic)
         if score > best_auc:
-            zero = _worst(groups, _STUDY_POINT)
-            slope, _ = _platt(forged - zero, np.concatenate(authentic) - zero, at_zero=ALERT)
-            best_auc, fitted = score, replace(best, lone_cost=cost, study_slope=slope, study_bias=-slope * zero)
+            zero = float(np.quantile(authentic, _STUDY_POINT))
+            slope, _ = _platt(forged - zero, authentic - zero, at_zero=ALERT)
+            best_auc, fitted = score, replace(c, lone_cost=cost, study_slope=slope, study_bias=-slope * zero)
     return fitted

@@ -42,8 +42,8 @@ def test_few_slices_are_judged_against_the_typical_one() -> None:
     assert scores.smaller_terms([look(5.0)], C)[0] == pytest.approx(2.0)
 
 
-def test_correlated_noise_is_read_at_the_half_scale() -> None:
-    c = replace(C, native_share_correlated=0.0)
+def test_white_noise_is_read_at_the_half_scale() -> None:
+    c = replace(C, native_share_white=0.0)
     assert scores.raw_values([look(9.0, half=1.0, colour=1.2)], c)[0] == 1.0
     assert scores.raw_values([look(9.0, half=1.0, colour=0.7)], c)[0] == 9.0
 

@@ -99,3 +99,9 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused):
         Detector.load(path, device="cpu")
     assert asdict(head)["architecture"] == "another"
+
+
+def test_loose_pictures_do_not_change_each_other(detector: Detector) -> None:
+    alone = detector.series([plane(scan(3), "a")]).slices[0]
+    among = detector.series([plane(scan(3), "a"), plane(scan(4) * 7, "b"), plane(scan(5), "c")]).slices[0]
+    assert alone.forgery == among.forgery
