@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import NamedTuple
 
+import highdicom
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmwrite
+from pydicom import dcmread, dcmwrite
 from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from dicomguard.core import uid, wording
+from dicomguard.core import geometry, uid, wording
 from dicomguard.core.finding import Finding
 from dicomguard.core.geometry import SAME_ORIENTATION
+from dicomguard.core.instance import Orientation, Vector3
 from dicomguard.core.result import ResultKind, ResultObject
 from dicomguard.core.study import Manifest, SeriesPlan
 from dicomguard.core.verdict import Verdict
@@ -32,11 +34,13 @@ from dicomguard.sr.segmentation import Region, Segment, Stack
 __all__ = ["Built", "Earlier", "NodeIdentity", "build", "fallback", "file_bytes", "tracking_uids"]
 
 # Raised whenever the same input gives other bytes: part of every UID.
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 SR_SERIES_NUMBER = 9000
 SEG_SERIES_NUMBER = 9001
 # A region of the earlier revision is the same one when its pixels agree at least so far.
 _SAME_REGION_IOU = 0.5
+# A tenth of a micrometre.
+_POSITION_DIGITS = 7
 
 # Frames of a finding: SOP Instance UID, frame (1-based or None), mask H×W.
 Masks = Mapping[str, Sequence[tuple[str, int | None, NDArray[np.bool_]]]]
@@ -171,13 +175,15 @@ def _finish(dataset: Dataset, kind: ResultKind, *, order: int) -> Built:
         sha256=hashlib.sha256(data).hexdigest(),
         order=order,
     )
-    return Built(result=result, dataset=whole, data=data)
+    # As a reader of the file sees it: no class of the library, which compare and copy in ways of their own.
+    return Built(result=result, dataset=dcmread(BytesIO(data)), data=data)
 
 
 def _builder(node: NodeIdentity, verdict: Verdict, tracking: Mapping[str, str], *, title: Title) -> str:
     """Everything besides verdict and manifest that the bytes depend on, as one text."""
     return "|".join([
-        str(BUILDER_VERSION), node.version, node.device_uid, node.name, str(node.timezone), title,
+        str(BUILDER_VERSION), highdicom.__version__,
+        node.version, node.device_uid, node.name, str(node.timezone), title,
         *(f"{key}={value}" for key, value in sorted(tracking.items())),
     ])  # fmt: skip
 
@@ -272,6 +278,8 @@ class _Place(NamedTuple):
     plan: int
     size: tuple[int, int]
     orientation: int
+    # 0 but for further frames at one position, which highdicom takes for a mistake.
+    layer: int
 
 
 def _stacks(
@@ -287,7 +295,8 @@ def _stacks(
         for number, plan in enumerate(manifest.series)
         for item in plan.slices
     }
-    orientations: list[tuple[float, ...]] = []
+    orientations: list[Orientation] = []
+    positions: dict[tuple[int, tuple[int, int], int, float], list[tuple[str, int | None]]] = {}
     groups: dict[_Place, dict[str, list[Region]]] = {}
     for finding in verdict.findings:
         known = {(item.sop_instance_uid, item.frame) for item in finding.slices}
@@ -299,7 +308,12 @@ def _stacks(
             if plane is None or not mask.any():
                 continue
             number, sop_class_uid = of_frame[sop, frame]
-            place = _Place(number, (plane.rows, plane.columns), _cluster(plane.orientation, orientations))
+            size, orientation = (plane.rows, plane.columns), _cluster(plane.orientation, orientations)
+            along = _along(orientations[orientation], plane.position_mm)
+            here = positions.setdefault((number, size, orientation, along), [])
+            if (sop, frame) not in here:
+                here.append((sop, frame))
+            place = _Place(number, size, orientation, here.index((sop, frame)))
             region = Region(
                 sop_instance_uid=sop, sop_class_uid=sop_class_uid, frame=frame, plane=plane, mask=mask.astype(bool)
             )
@@ -340,7 +354,13 @@ def _ordinal(place: _Place, groups: Mapping[_Place, object]) -> int:
     return 1000 * sorted(other for other in groups if other.plan == place.plan).index(place)
 
 
-def _cluster(orientation: tuple[float, ...], known: list[tuple[float, ...]]) -> int:
+def _along(orientation: Orientation, position_mm: Vector3) -> float:
+    """Place along the normal, mm, to the digits that a scanner prints."""
+    place = sum(a * b for a, b in zip(geometry.normal(orientation), position_mm, strict=True))
+    return round(place, _POSITION_DIGITS)
+
+
+def _cluster(orientation: Orientation, known: list[Orientation]) -> int:
     """Index of the orientation that equals this one but for the noise of printing; a new one is added."""
     for index, other in enumerate(known):
         if all(abs(a - b) < SAME_ORIENTATION for a, b in zip(orientation, other, strict=True)):

@@ -2,11 +2,13 @@
 
 No standard scheme has a code for tampering, forgery or authenticity of an image, hence 99DCMGUARD. A private code is
 never reused and never re-meant; the conformance statement lists them all. A forged region is never a Neoplasm.
+Codes that the templates of highdicom write stand here too: this is the list of what may occur.
 """
 
 from dataclasses import dataclass
 
-from pydicom.dataset import Dataset
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from highdicom.sr import CodedConcept
 
 from dicomguard.core import uid
 
@@ -21,13 +23,9 @@ class Code:
     scheme: str
     meaning: str
 
-    def item(self) -> Dataset:
+    def concept(self) -> CodedConcept:
         """One item of a code sequence."""
-        item = Dataset()
-        item.CodeValue = self.value
-        item.CodingSchemeDesignator = self.scheme
-        item.CodeMeaning = self.meaning
-        return item
+        return CodedConcept(self.value, self.scheme, self.meaning)
 
 
 # Structure of the report: TID 1500, 1600, 1411, 1410, 1501.
@@ -63,6 +61,7 @@ BRAIN = Code("12738006", "SCT", "Brain")
 REFERENCED_SEGMENT = Code("121191", "DCM", "Referenced Segment")
 SOURCE_SERIES = Code("121232", "DCM", "Source series for segmentation")
 IMAGE_REGION = Code("111030", "DCM", "Image Region")
+SOURCE = Code("260753009", "SCT", "Source")
 VOLUME = Code("118565006", "SCT", "Volume")
 AREA = Code("42798000", "SCT", "Area")
 CUBIC_MILLIMETRE = Code("mm3", "UCUM", "cubic millimeter")
@@ -155,12 +154,11 @@ FINDING_CODES = {
 }
 
 
-def coding_scheme_identification() -> Dataset:
+def coding_scheme_identification() -> CodingSchemeIdentificationItem:
     """Item of the Coding Scheme Identification Sequence for our scheme (PS3.3 C.12.1.1.1)."""
-    item = Dataset()
-    item.CodingSchemeDesignator = PRIVATE_SCHEME
+    item = CodingSchemeIdentificationItem(
+        PRIVATE_SCHEME, name="dicomguard concepts", version="1", responsible_organization="dicomguard"
+    )
+    # The library takes a UID only together with a registry, which a private scheme has none of.
     item.CodingSchemeUID = uid.CODING_SCHEME_UID
-    item.CodingSchemeName = "dicomguard concepts"
-    item.CodingSchemeVersion = "1"
-    item.CodingSchemeResponsibleOrganization = "dicomguard"
     return item

@@ -1,98 +1,100 @@
-"""Content items of a structured report, one function per value type (PS3.3 C.17.3, C.18).
+"""Content items of a structured report as highdicom makes them (PS3.3 C.17.3, C.18), one function per value type.
 
-Containers are SEPARATE: with CONTINUOUS, renderers drop the concept names and the reader sees "Present" without the
-question. Numbers are written as they are meant ("20", not "20.0").
+Only what the library does otherwise stands here. Containers are SEPARATE: with CONTINUOUS, its default, renderers drop
+the concept names and the reader sees "Present" without the question. Numbers are written as they are meant ("20", not
+"20.0").
 """
 
 from collections.abc import Sequence
 
-from pydicom.dataset import Dataset
+import numpy as np
+from highdicom.sr import (
+    CodeContentItem,
+    ContainerContentItem,
+    ContentItem,
+    ImageContentItem,
+    NumContentItem,
+    RelationshipTypeValues,
+    ScoordContentItem,
+    SourceImageForRegion,
+    TextContentItem,
+    UIDRefContentItem,
+)
 
+from dicomguard.sr import codes
 from dicomguard.sr.codes import Code
 
-CONTAINS = "CONTAINS"
-HAS_CONCEPT_MOD = "HAS CONCEPT MOD"
-HAS_OBS_CONTEXT = "HAS OBS CONTEXT"
-SELECTED_FROM = "SELECTED FROM"
+CONTAINS = RelationshipTypeValues.CONTAINS
+HAS_CONCEPT_MOD = RelationshipTypeValues.HAS_CONCEPT_MOD
 
 
-def container(concept: Code, children: Sequence[Dataset], *, template: str, relation: str | None = CONTAINS) -> Dataset:
-    """CONTAINER; `template` is a TID of PS3.16, or "" inside one; the root has no relation."""
-    item = _item("CONTAINER", concept, relation)
-    item.ContinuityOfContent = "SEPARATE"
-    if template:
-        identification = Dataset()
-        identification.MappingResource = "DCMR"
-        identification.TemplateIdentifier = template
-        item.ContentTemplateSequence = [identification]
+def container(
+    concept: Code,
+    children: Sequence[ContentItem],
+    *,
+    template: str | None,
+    relation: RelationshipTypeValues | None = CONTAINS,
+) -> ContainerContentItem:
+    """CONTAINER; `template` is a TID of PS3.16, or None inside one; the root has no relation."""
+    item = ContainerContentItem(
+        concept.concept(), is_content_continuous=False, template_id=template, relationship_type=relation
+    )
     item.ContentSequence = list(children)
     return item
 
 
-def code(concept: Code, value: Code, relation: str = CONTAINS) -> Dataset:
+def code(concept: Code, value: Code, relation: RelationshipTypeValues = CONTAINS) -> CodeContentItem:
     """CODE."""
-    return code_item(concept, value.item(), relation)
+    return CodeContentItem(concept.concept(), value.concept(), relation)
 
 
-def code_item(concept: Code, value: Dataset, relation: str) -> Dataset:
-    """CODE whose value is an item of a source's code sequence."""
-    item = _item("CODE", concept, relation)
-    item.ConceptCodeSequence = [value]
-    return item
-
-
-def text(concept: Code, value: str, relation: str = CONTAINS) -> Dataset:
+def text(concept: Code, value: str) -> TextContentItem:
     """TEXT."""
-    item = _item("TEXT", concept, relation)
-    item.TextValue = value
-    return item
+    return TextContentItem(concept.concept(), value, CONTAINS)
 
 
-def uidref(concept: Code, value: str, relation: str = CONTAINS) -> Dataset:
+def uidref(concept: Code, value: str) -> UIDRefContentItem:
     """UIDREF."""
-    item = _item("UIDREF", concept, relation)
-    item.UID = value
-    return item
+    return UIDRefContentItem(concept.concept(), value, CONTAINS)
 
 
-def num(concept: Code, value: float, unit: Code, *, digits: int) -> Dataset:
+def num(concept: Code, value: float, unit: Code, *, digits: int) -> NumContentItem:
     """NUM, rounded to `digits` after the point."""
-    item = _item("NUM", concept, CONTAINS)
-    measured = Dataset()
-    measured.NumericValue = decimal(value, digits)
-    measured.MeasurementUnitsCodeSequence = [unit.item()]
-    item.MeasuredValueSequence = [measured]
+    shown = decimal(value, digits)
+    item = NumContentItem(concept.concept(), float(shown), unit.concept(), relationship_type=CONTAINS)
+    (measured,) = item.MeasuredValueSequence
+    measured.NumericValue = shown
+    # Only for values that a decimal string cannot hold.
+    del measured.FloatingPointValue
     return item
 
 
 def image(
-    *,
-    sop_class_uid: str,
-    sop_instance_uid: str,
-    concept: Code | None = None,
-    relation: str = CONTAINS,
-    frame: int | None = None,
-    segment: int | None = None,
-) -> Dataset:
+    concept: Code, *, sop_class_uid: str, sop_instance_uid: str, frame: int | None = None, segment: int | None = None
+) -> ImageContentItem:
     """IMAGE: an instance, a frame of it, or a segment of a segmentation."""
-    item = _item("IMAGE", concept, relation)
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = sop_class_uid
-    reference.ReferencedSOPInstanceUID = sop_instance_uid
-    if frame is not None:
-        reference.ReferencedFrameNumber = frame
-    if segment is not None:
-        reference.ReferencedSegmentNumber = segment
-    item.ReferencedSOPSequence = [reference]
-    return item
+    return ImageContentItem(
+        concept.concept(),
+        sop_class_uid,
+        sop_instance_uid,
+        referenced_frame_numbers=frame,
+        referenced_segment_numbers=segment,
+        relationship_type=CONTAINS,
+    )
 
 
-def polyline(concept: Code, points: Sequence[tuple[float, float]], selected_from: Dataset) -> Dataset:
-    """SCOORD POLYLINE of (column, row); (0.0, 0.0) is the corner of the first pixel (PS3.3 C.18.6.1.2)."""
-    item = _item("SCOORD", concept, CONTAINS)
-    item.GraphicType = "POLYLINE"
-    item.GraphicData = [float(value) for point in points for value in point]
-    item.ContentSequence = [selected_from]
+def region(
+    points: Sequence[tuple[float, float]], *, sop_class_uid: str, sop_instance_uid: str, frame: int | None
+) -> ScoordContentItem:
+    """SCOORD POLYLINE of (column, row); (0.0, 0.0) is the corner of the first pixel (PS3.3 C.18.6.1.2).
+
+    `highdicom.sr.ImageRegion` is the same item, but refuses images of a SOP class that the library does not know.
+    """
+    item = ScoordContentItem(
+        codes.IMAGE_REGION.concept(), "POLYLINE", np.asarray(points, np.float64), relationship_type=CONTAINS
+    )
+    frames = None if frame is None else [frame]
+    item.ContentSequence = [SourceImageForRegion(sop_class_uid, sop_instance_uid, frames)]
     return item
 
 
@@ -102,13 +104,3 @@ def decimal(value: float, digits: int) -> str:
     if "." in shown:
         shown = shown.rstrip("0").rstrip(".")
     return "0" if shown == "-0" else shown
-
-
-def _item(value_type: str, concept: Code | None, relation: str | None) -> Dataset:
-    item = Dataset()
-    if relation is not None:
-        item.RelationshipType = relation
-    item.ValueType = value_type
-    if concept is not None:
-        item.ConceptNameCodeSequence = [concept.item()]
-    return item

@@ -3,6 +3,9 @@
 Identity stays exactly what an archive matches on. Texts are decoded from the source's character set and written as
 UTF-8; all other values are copied byte for byte, malformed ones too, without a library looking at them. Only
 attributes of the allow-lists pass: an empty optional one would be an error in ours, a foreign one a leak.
+
+highdicom is shown a nameless patient (`source`): it refuses values that are common though malformed, copies what does
+not belong, and stamps the clock. `complete` then writes who, when and by whom over whatever it wrote.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any
 
+from highdicom import ContributingEquipment
 from pydicom import config as pydicom_config
 from pydicom.charset import convert_encodings, decode_bytes, default_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -22,7 +26,6 @@ from pydicom.valuerep import TEXT_VR_DELIMS, PersonName
 from dicomguard.core import dicomtime
 from dicomguard.core.verdict import Verdict
 from dicomguard.sr import codes
-from dicomguard.sr.codes import Code
 
 PRODUCT = "dicomguard"
 
@@ -148,41 +151,43 @@ def of(verdict: Verdict, header: Dataset, headers: Mapping[str, Dataset], node: 
     )
 
 
-def start(
-    provenance: Provenance,
-    *,
-    sop_class_uid: str,
-    sop_instance_uid: str,
-    series_instance_uid: str,
-    modality: str,
-    series_number: int,
-    series_description: str,
-    instance_number: int,
-) -> Dataset:
-    """A new object with everything that all our objects share."""
+def source(provenance: Provenance, *, series_instance_uid: str, sop_instance_uid: str, sop_class_uid: str) -> Dataset:
+    """An instance of the study as highdicom may see it: what it must have is there, and names nobody."""
     ds = Dataset()
-    ds.SpecificCharacterSet = "ISO_IR 192"
+    for keyword in _TYPE_2:
+        setattr(ds, keyword, "")
+    ds.StudyInstanceUID = provenance.identity.StudyInstanceUID
+    ds.SeriesInstanceUID = series_instance_uid
+    ds.SOPInstanceUID = sop_instance_uid
+    ds.SOPClassUID = sop_class_uid
+    return ds
+
+
+def arguments(provenance: Provenance) -> dict[str, Any]:
+    """What the constructors of all objects are given alike."""
+    return {
+        "manufacturer": PRODUCT,
+        "manufacturer_model_name": PRODUCT,
+        "device_serial_number": provenance.node.name,
+        "software_versions": _software(provenance),
+        "content_qualification": "RESEARCH",
+        "coding_schemes": [codes.coding_scheme_identification()],
+        "specific_character_set": "ISO_IR 192",
+    }
+
+
+def complete(ds: Dataset, provenance: Provenance) -> None:
+    """Write patient, study, times and equipment into an object that highdicom made."""
     _merge(provenance.identity, ds)
     node, moment = provenance.node, provenance.moment
-    ds.SOPClassUID = sop_class_uid
-    ds.SOPInstanceUID = sop_instance_uid
-    ds.SeriesInstanceUID = series_instance_uid
-    ds.Modality = modality
-    ds.SeriesNumber = series_number
-    ds.SeriesDescription = series_description
-    ds.InstanceNumber = instance_number
     ds.InstanceCreationDate = ds.ContentDate = dicomtime.da(moment)
     ds.InstanceCreationTime = ds.ContentTime = dicomtime.tm(moment)
     ds.InstanceCreatorUID = node.device_uid
     if provenance.offset:
         ds.TimezoneOffsetFromUTC = provenance.offset
-    _equipment(ds, provenance)
-    ds.ContentQualification = "RESEARCH"
     if provenance.synthetic:
         ds.SyntheticData = "YES"
-    ds.ContributingEquipmentSequence = _contributing(provenance)
-    ds.CodingSchemeIdentificationSequence = [codes.coding_scheme_identification()]
-    return ds
+    ds.ContributingEquipmentSequence = _contributing(provenance, ds.ContributingEquipmentSequence)
 
 
 def value_text(header: Dataset, keyword: str) -> str:
@@ -190,31 +195,31 @@ def value_text(header: Dataset, keyword: str) -> str:
     return str(header.get(keyword) or "").strip()
 
 
-def _equipment(ds: Dataset, provenance: Provenance) -> None:
-    ds.Manufacturer = PRODUCT
-    ds.ManufacturerModelName = PRODUCT
-    ds.DeviceSerialNumber = provenance.node.name
-    ds.SoftwareVersions = [f"{PRODUCT} {provenance.node.version}", f"model {provenance.model_id}"]
+def _software(provenance: Provenance) -> list[str]:
+    return [f"{PRODUCT} {provenance.node.version}", f"model {provenance.model_id}"]
 
 
-def _contributing(provenance: Provenance) -> list[Dataset]:
+def _contributing(provenance: Provenance, made: Iterable[Dataset]) -> list[Dataset]:
+    """The scanner; highdicom, as it names itself in `made`; ourselves."""
     items = []
     # Manufacturer is type 1 in this sequence.
     if "Manufacturer" in provenance.acquisition:
-        acquisition = _purpose(codes.ACQUISITION_EQUIPMENT)
-        _merge(provenance.acquisition, acquisition)
-        items.append(acquisition)
-    processing = _purpose(codes.PROCESSING_EQUIPMENT)
-    _equipment(processing, provenance)
-    processing.ContributionDateTime = dicomtime.dt(provenance.moment)
-    processing.ContributionDescription = "Analysis for signs of forgery. Research use only."
-    return [*items, processing]
-
-
-def _purpose(code: Code) -> Dataset:
-    item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [code.item()]
-    return item
+        scanner = Dataset()
+        scanner.PurposeOfReferenceCodeSequence = [codes.ACQUISITION_EQUIPMENT.concept()]
+        _merge(provenance.acquisition, scanner)
+        items.append(scanner)
+    processing = ContributingEquipment(
+        PRODUCT,
+        codes.PROCESSING_EQUIPMENT.concept(),
+        manufacturer_model_name=PRODUCT,
+        device_serial_number=provenance.node.name,
+        software_versions=_software(provenance),
+        contribution_description="Analysis for signs of forgery. Research use only.",
+    )
+    for item in (*made, processing):
+        item.ContributionDateTime = dicomtime.dt(provenance.moment)
+        items.append(item)
+    return items
 
 
 def _requests(header: Dataset, study_instance_uid: str) -> Iterable[Dataset]:

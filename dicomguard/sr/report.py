@@ -8,6 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from highdicom.sr import (
+    AlgorithmIdentification,
+    Comprehensive3DSR,
+    ContainerContentItem,
+    ContentItem,
+    DeviceObserverIdentifyingAttributes,
+    FindingSite,
+    LanguageOfContentItemAndDescendants,
+    ObserverContext,
+    TrackingIdentifier,
+)
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
@@ -17,9 +28,9 @@ from dicomguard.core.study import Manifest
 from dicomguard.core.verdict import Category, Verdict
 from dicomguard.core.wording import Texts
 from dicomguard.sr import codes, content, provenance
-from dicomguard.sr.content import HAS_CONCEPT_MOD, HAS_OBS_CONTEXT, SELECTED_FROM
+from dicomguard.sr.content import HAS_CONCEPT_MOD
 from dicomguard.sr.provenance import PRODUCT, Provenance
-from dicomguard.sr.segmentation import algorithm_parameters, tracking_id
+from dicomguard.sr.segmentation import algorithm_parameters, algorithm_version, tracking_id
 
 SOP_CLASS_UID = str(Comprehensive3DSRStorage)
 # The tree has no SCOORD3D and is valid unchanged as this class, which more archives accept.
@@ -53,45 +64,6 @@ def build(
 ) -> Dataset:
     """The report; `segments` and `tracking_uids` by finding id, `no_segmentation` sentences to be said."""
     study = verdict.study
-    software = f"{PRODUCT} {shared.node.version}"
-    ds = provenance.start(
-        shared,
-        sop_class_uid=SOP_CLASS_UID,
-        sop_instance_uid=uid.sr_instance(
-            study=study.study_instance_uid,
-            revision=study.revision,
-            verdict_sha256=verdict.sha256,
-            builder=builder,
-            sop_class=SOP_CLASS_UID,
-        ),
-        series_instance_uid=uid.sr_series(
-            study=study.study_instance_uid,
-            device_uid=shared.node.device_uid,
-            software=software,
-            model=shared.model_id,
-            sop_class=SOP_CLASS_UID,
-        ),
-        modality="SR",
-        series_number=series_number,
-        series_description=f"{PRODUCT} report (research)",
-        instance_number=study.revision,
-    )
-    ds.ReferencedPerformedProcedureStepSequence = []
-    ds.PreliminaryFlag = "PRELIMINARY"
-    ds.CompletionFlag = "COMPLETE"
-    ds.VerificationFlag = "UNVERIFIED"
-    ds.PerformedProcedureCodeSequence = []
-    if shared.requests:
-        ds.ReferencedRequestSequence = list(shared.requests)
-    ds.CurrentRequestedProcedureEvidenceSequence = [_evidence(manifest, segments)]
-    if study.predecessor is not None:
-        before = study.predecessor
-        ds.PredecessorDocumentsSequence = [
-            _study_reference(
-                study.study_instance_uid,
-                {before.sr_series_instance_uid: {before.sr_sop_instance_uid: before.sr_sop_class_uid}},
-            )
-        ]
     tree = _Tree(
         verdict=verdict,
         manifest=manifest,
@@ -102,45 +74,77 @@ def build(
         no_segmentation=tuple(no_segmentation),
     )
     with_overlay = title == "126000" and bool(verdict.findings)
-    root = content.container(
-        codes.IMAGING_MEASUREMENT_REPORT if with_overlay else codes.TITLES[verdict.category],
-        tree.children(image_library=with_overlay),
-        template="1500",
-        relation=None,
+    ds = _Document(
+        evidence=_evidence(manifest, shared, segments),
+        content=content.container(
+            codes.IMAGING_MEASUREMENT_REPORT if with_overlay else codes.TITLES[verdict.category],
+            tree.children(image_library=with_overlay),
+            template="1500",
+            relation=None,
+        ),
+        series_instance_uid=uid.sr_series(
+            study=study.study_instance_uid,
+            device_uid=shared.node.device_uid,
+            software=f"{PRODUCT} {shared.node.version}",
+            model=shared.model_id,
+            sop_class=SOP_CLASS_UID,
+        ),
+        sop_instance_uid=uid.sr_instance(
+            study=study.study_instance_uid,
+            revision=study.revision,
+            verdict_sha256=verdict.sha256,
+            builder=builder,
+            sop_class=SOP_CLASS_UID,
+        ),
+        series_number=series_number,
+        series_description=f"{PRODUCT} report (research)",
+        instance_number=study.revision,
+        is_complete=True,
+        requested_procedures=list(shared.requests) or None,
+        previous_versions=_predecessor(verdict),
+        **provenance.arguments(shared),
     )
-    ds.update(root)
+    # Verbatim, since the library takes no code that lacks anything: which procedure it was is the source's to say.
+    reported = [item for item in ds.ContentSequence if item.name.value == codes.PROCEDURE_REPORTED.value]
+    for item, value in zip(reported, shared.procedures, strict=False):
+        item.ConceptCodeSequence = [value]
+    provenance.complete(ds, shared)
     return ds
 
 
-def _evidence(manifest: Manifest, segments: Mapping[str, SegmentReference]) -> Dataset:
+class _Document(Comprehensive3DSR):  # type: ignore[misc]
+    """The document without the library's copy of patient and study, which `provenance` writes."""
+
+    def copy_patient_and_study_information(self, dataset: Dataset) -> None:
+        """Nothing: it would also refuse a first instance of a SOP class that the library does not know."""
+
+
+def _evidence(manifest: Manifest, shared: Provenance, segments: Mapping[str, SegmentReference]) -> list[Dataset]:
     """All that arrived, skipped instances too, and our segmentations."""
-    series: dict[str, dict[str, str]] = {}
-    for plan in manifest.series:
-        for item in plan.slices:
-            series.setdefault(plan.series_instance_uid, {})[item.sop_instance_uid] = item.sop_class_uid
-    for segment in segments.values():
-        series.setdefault(segment.series_instance_uid, {})[segment.sop_instance_uid] = segment.sop_class_uid
-    return _study_reference(manifest.study_instance_uid, series)
+    arrived = {
+        item.sop_instance_uid: (plan.series_instance_uid, item.sop_class_uid)
+        for plan in manifest.series
+        for item in plan.slices
+    }
+    made = {item.sop_instance_uid: (item.series_instance_uid, item.sop_class_uid) for item in segments.values()}
+    return [
+        provenance.source(
+            shared, series_instance_uid=series, sop_instance_uid=sop_instance_uid, sop_class_uid=sop_class_uid
+        )
+        for sop_instance_uid, (series, sop_class_uid) in {**arrived, **made}.items()
+    ]
 
 
-def _study_reference(study_instance_uid: str, series: Mapping[str, Mapping[str, str]]) -> Dataset:
-    """Hierarchical SOP instance reference (PS3.3 C.17.2.1): series → instance → class."""
-    study = Dataset()
-    study.StudyInstanceUID = study_instance_uid
-    items = []
-    for series_instance_uid, instances in series.items():
-        item = Dataset()
-        item.SeriesInstanceUID = series_instance_uid
-        references = []
-        for sop_instance_uid, sop_class_uid in instances.items():
-            reference = Dataset()
-            reference.ReferencedSOPClassUID = sop_class_uid
-            reference.ReferencedSOPInstanceUID = sop_instance_uid
-            references.append(reference)
-        item.ReferencedSOPSequence = references
-        items.append(item)
-    study.ReferencedSeriesSequence = items
-    return study
+def _predecessor(verdict: Verdict) -> list[Dataset] | None:
+    before = verdict.study.predecessor
+    if before is None:
+        return None
+    report = Dataset()
+    report.StudyInstanceUID = verdict.study.study_instance_uid
+    report.SeriesInstanceUID = before.sr_series_instance_uid
+    report.SOPInstanceUID = before.sr_sop_instance_uid
+    report.SOPClassUID = before.sr_sop_class_uid
+    return [report]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,49 +159,54 @@ class _Tree:
     tracking_uids: Mapping[str, str]
     no_segmentation: tuple[str, ...]
 
-    def children(self, *, image_library: bool) -> list[Dataset]:
+    def children(self, *, image_library: bool) -> list[ContentItem]:
         return [
-            content.code(codes.LANGUAGE, codes.ENGLISH, HAS_CONCEPT_MOD),
+            *LanguageOfContentItemAndDescendants(codes.ENGLISH.concept()),
             *self._observer(),
-            *self._procedure(),
+            # One for each procedure of the source; its codes are put in when the document stands.
+            *(
+                content.code(codes.PROCEDURE_REPORTED, codes.IMAGING_PROCEDURE, HAS_CONCEPT_MOD)
+                for _ in self.shared.procedures or (None,)
+            ),
             *([self._library()] if image_library else []),
-            content.container(codes.IMAGING_MEASUREMENTS, self._groups(), template=""),
-            content.container(codes.QUALITATIVE_EVALUATIONS, self._qualitative(), template=""),
+            content.container(codes.IMAGING_MEASUREMENTS, self._groups(), template=None),
+            content.container(codes.QUALITATIVE_EVALUATIONS, self._qualitative(), template=None),
         ]
 
-    def _observer(self) -> list[Dataset]:
+    def _observer(self) -> ObserverContext:
         node = self.shared.node
-        return [
-            content.code(codes.OBSERVER_TYPE, codes.DEVICE, HAS_OBS_CONTEXT),
-            content.uidref(codes.DEVICE_UID, node.device_uid, HAS_OBS_CONTEXT),
-            content.text(codes.DEVICE_NAME, node.name, HAS_OBS_CONTEXT),
-            content.text(codes.DEVICE_MANUFACTURER, PRODUCT, HAS_OBS_CONTEXT),
-            content.text(codes.DEVICE_MODEL, PRODUCT, HAS_OBS_CONTEXT),
-            content.text(codes.DEVICE_SERIAL, node.name, HAS_OBS_CONTEXT),
-        ]
+        return ObserverContext(
+            codes.DEVICE.concept(),
+            DeviceObserverIdentifyingAttributes(
+                uid=node.device_uid,
+                name=node.name,
+                manufacturer_name=PRODUCT,
+                model_name=PRODUCT,
+                serial_number=node.name,
+            ),
+        )
 
-    def _procedure(self) -> list[Dataset]:
-        values = self.shared.procedures or (codes.IMAGING_PROCEDURE.item(),)
-        return [content.code_item(codes.PROCEDURE_REPORTED, value, HAS_CONCEPT_MOD) for value in values]
-
-    def _library(self) -> Dataset:
-        """TID 1600, one group per analysed series."""
+    def _library(self) -> ContainerContentItem:
+        """TID 1600, one group per analysed series; without the descriptors that the library's template adds."""
         groups = []
         for plan in self.manifest.series:
             if plan.analysed:
                 images = [
                     content.image(
-                        sop_class_uid=item.sop_class_uid, sop_instance_uid=item.sop_instance_uid, frame=item.frame
+                        codes.SOURCE,
+                        sop_class_uid=item.sop_class_uid,
+                        sop_instance_uid=item.sop_instance_uid,
+                        frame=item.frame,
                     )
                     for item in plan.slices
                     if not item.skipped
                 ]
-                groups.append(content.container(codes.IMAGE_LIBRARY_GROUP, images, template=""))
+                groups.append(content.container(codes.IMAGE_LIBRARY_GROUP, images, template=None))
         return content.container(codes.IMAGE_LIBRARY, groups, template="1600")
 
     # ---- findings ----
 
-    def _groups(self) -> list[Dataset]:
+    def _groups(self) -> list[ContainerContentItem]:
         if not self.verdict.findings:
             return [self._group_of_study()]
         groups = []
@@ -208,34 +217,29 @@ class _Tree:
             groups.append(self._group_of_outline(finding, alone=segment is None))
         return groups
 
-    def _tracking(self, identifier: str, tracking_uid: str) -> list[Dataset]:
-        # The first UIDREF of a group is the one that viewers take.
+    def _kind(self, finding: Finding) -> list[ContentItem]:
+        """Identity and kind. The first UIDREF of a group is the one that viewers take."""
+        category, kind = codes.FINDING_CODES[finding.category]
         return [
-            content.text(codes.TRACKING_ID, identifier, HAS_OBS_CONTEXT),
-            content.uidref(codes.TRACKING_UID, tracking_uid, HAS_OBS_CONTEXT),
+            *TrackingIdentifier(self.tracking_uids[finding.id], tracking_id(finding)),
+            content.code(codes.FINDING_CATEGORY, category),
+            content.code(codes.FINDING, kind),
         ]
 
-    def _kind(self, finding: Finding) -> list[Dataset]:
-        category, kind = codes.FINDING_CODES[finding.category]
-        return [content.code(codes.FINDING_CATEGORY, category), content.code(codes.FINDING, kind)]
-
-    def _judgement(self, finding: Finding) -> list[Dataset]:
+    def _judgement(self, finding: Finding) -> list[ContentItem]:
         """Site, algorithm, numbers and evidence of a finding: once, in its first group."""
         verdict = self.verdict
         volume = [content.num(codes.VOLUME, finding.volume_mm3, codes.CUBIC_MILLIMETRE, digits=1)]
         touches = self.texts.touches_skipped.get(finding.id)
         return [
-            content.code(codes.FINDING_SITE, codes.BRAIN, HAS_CONCEPT_MOD),
-            content.text(codes.ALGORITHM_NAME, PRODUCT, HAS_CONCEPT_MOD),
-            content.text(
-                codes.ALGORITHM_VERSION, f"{verdict.software.version}, model {verdict.model.id}", HAS_CONCEPT_MOD
+            FindingSite(codes.BRAIN.concept()),
+            *AlgorithmIdentification(
+                name=PRODUCT,
+                version=algorithm_version(verdict),
+                parameters=algorithm_parameters(verdict),
+                family=codes.ARTIFICIAL_INTELLIGENCE.concept(),
+                manufacturer=PRODUCT,
             ),
-            content.text(codes.ALGORITHM_MANUFACTURER, PRODUCT, HAS_CONCEPT_MOD),
-            *(
-                content.text(codes.ALGORITHM_PARAMETERS, item, HAS_CONCEPT_MOD)
-                for item in algorithm_parameters(verdict)
-            ),
-            content.code(codes.ALGORITHM_FAMILY, codes.ARTIFICIAL_INTELLIGENCE, HAS_CONCEPT_MOD),
             *(volume if finding.volume_mm3 > 0 else []),
             content.num(codes.FORGERY_SCORE, finding.p_forged, codes.NO_UNIT, digits=4),
             content.num(codes.TUMOR_SCORE, finding.p_tumor, codes.NO_UNIT, digits=4),
@@ -245,46 +249,43 @@ class _Tree:
             *([content.text(codes.NOT_LOOKED_AT, touches)] if touches else []),
         ]
 
-    def _group_of_segment(self, finding: Finding, segment: SegmentReference) -> Dataset:
+    def _group_of_segment(self, finding: Finding, segment: SegmentReference) -> ContainerContentItem:
         """TID 1411."""
         children = [
-            *self._tracking(tracking_id(finding), self.tracking_uids[finding.id]),
             *self._kind(finding),
             *self._judgement(finding),
             content.image(
+                codes.REFERENCED_SEGMENT,
                 sop_class_uid=segment.sop_class_uid,
                 sop_instance_uid=segment.sop_instance_uid,
-                concept=codes.REFERENCED_SEGMENT,
                 segment=segment.segment_number,
             ),
             content.uidref(codes.SOURCE_SERIES, finding.series),
         ]
         return content.container(codes.MEASUREMENT_GROUP, children, template="1411")
 
-    def _group_of_outline(self, finding: Finding, *, alone: bool) -> Dataset:
+    def _group_of_outline(self, finding: Finding, *, alone: bool) -> ContainerContentItem:
         """TID 1410; `alone` when there is no segment to carry the judgement."""
         key = finding.slices[finding.key_slice]
-        source = content.image(
-            sop_class_uid=self._sop_class(key.sop_instance_uid),
-            sop_instance_uid=key.sop_instance_uid,
-            relation=SELECTED_FROM,
-            frame=key.frame,
-        )
         authenticity = content.code(codes.FINDING_AUTHENTICITY, codes.RESULTS[finding.category])
         children = [
-            *self._tracking(tracking_id(finding), self.tracking_uids[finding.id]),
             *self._kind(finding),
             *(self._judgement(finding) if alone else []),
             *([content.num(codes.AREA, key.area_mm2, codes.SQUARE_MILLIMETRE, digits=2)] if key.area_mm2 > 0 else []),
             *([] if alone else [authenticity]),
-            content.polyline(codes.IMAGE_REGION, _closed(key.outline_px, key.box_px), source),
+            content.region(
+                _closed(key.outline_px, key.box_px),
+                sop_class_uid=self._sop_class(key.sop_instance_uid),
+                sop_instance_uid=key.sop_instance_uid,
+                frame=key.frame,
+            ),
         ]
         return content.container(codes.MEASUREMENT_GROUP, children, template="1410")
 
-    def _group_of_study(self) -> Dataset:
+    def _group_of_study(self) -> ContainerContentItem:
         """TID 1501 without any number: viewers fall over a number without coordinates."""
         identity = uid.study_tracking(self.verdict.study.study_instance_uid)
-        children = [*self._tracking(f"{PRODUCT} study", identity), *self._study_codes()]
+        children = [*TrackingIdentifier(identity, f"{PRODUCT} study"), *self._study_codes()]
         return content.container(codes.MEASUREMENT_GROUP, children, template="1501")
 
     def _sop_class(self, sop_instance_uid: str) -> str:
@@ -297,7 +298,7 @@ class _Tree:
 
     # ---- the study ----
 
-    def _study_codes(self) -> list[Dataset]:
+    def _study_codes(self) -> list[ContentItem]:
         verdict = self.verdict
         outside = verdict.coverage.outside_scope
         return [
@@ -307,7 +308,7 @@ class _Tree:
             content.code(codes.SCOPE, codes.OUTSIDE_SCOPE if outside else codes.INSIDE_SCOPE),
         ]
 
-    def _qualitative(self) -> list[Dataset]:
+    def _qualitative(self) -> list[ContentItem]:
         verdict, texts = self.verdict, self.texts
         evidence = codes.FILE_EVIDENCE_PRESENT if verdict.evidence else codes.NO_FILE_EVIDENCE
         sentences = [

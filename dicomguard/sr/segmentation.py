@@ -2,16 +2,22 @@
 
 Frames keep the size and plane of their source; nothing is resampled, cropped or filled between slices, so tilt and
 unequal gaps are right by construction. Every frame names its segment and the one source frame it was derived from.
+
+highdicom makes the object from single-frame stand-ins of those source frames that carry findings, numbered in place of
+their UIDs. So it needs no pixel measures hoisted, no shared orientation and no known SOP class of the source; in the
+finished object each number gives way to the true instance and frame.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from highdicom import AlgorithmIdentificationSequence, PixelMeasuresSequence
+from highdicom.color import CIELabColor
+from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
-from pydicom.uid import SegmentationStorage
+from pydicom.uid import MRImageStorage, SegmentationStorage
 from pydicom.valuerep import DSfloat
 
 from dicomguard.core import geometry, uid, wording
@@ -25,10 +31,8 @@ from dicomguard.sr.provenance import PRODUCT, Provenance
 SOP_CLASS_UID = str(SegmentationStorage)
 # CIELab of the Okabe-Ito colours that the overlay uses, encoded as PS3.3 C.10.7.1.1 says.
 _CIELAB = {"real": (37753, 21404, 36035), "added": (35976, 44539, 49401), "removed": (40112, 42581, 30302)}
-# Frames of more bytes than this would not fit the memory of a worker, packed or not.
-_MOST_PIXELS = 4_000_000_000
-# Patient positions are millimetres; a tenth of a micrometre is below any scanner's printing.
-_POSITION_DIGITS = 7
+# More pixels, a byte each before they are packed, would not fit the memory of a worker.
+_MOST_PIXELS = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +75,8 @@ def build(
     verdict: Verdict, stack: Stack, shared: Provenance, *, builder: str, series_number: int, instance_number: int
 ) -> Dataset:
     """The segmentation of one stack."""
-    frames = _frames(stack)
     _check(stack)
+    slices = _slices(stack)
     sop_instance_uid, series_instance_uid = (
         derive(
             study=verdict.study.study_instance_uid,
@@ -84,34 +88,39 @@ def build(
         )
         for derive in (uid.seg_instance, uid.seg_series)
     )
-    ds = provenance.start(
-        shared,
-        sop_class_uid=SOP_CLASS_UID,
-        sop_instance_uid=sop_instance_uid,
+    ds: Dataset = Segmentation(
+        source_images=[_stand_in(stack, shared, number, region) for number, region in enumerate(slices, start=1)],
+        pixel_array=_labels(stack, slices),
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_segment(number, item, verdict) for number, item in enumerate(stack.segments, start=1)],
         series_instance_uid=series_instance_uid,
-        modality="SEG",
+        sop_instance_uid=sop_instance_uid,
         series_number=series_number,
         series_description=f"{PRODUCT} regions (research)",
         instance_number=instance_number,
+        content_label="DICOMGUARD",
+        content_description=f"Regions found by {PRODUCT}, research use",
+        **provenance.arguments(shared),
     )
+    provenance.complete(ds, shared)
     ds.SeriesDate, ds.SeriesTime = ds.ContentDate, ds.ContentTime
     ds.BodyPartExamined = provenance.value_text(stack.header, "BodyPartExamined") or "HEAD"
-    ds.FrameOfReferenceUID = stack.header.FrameOfReferenceUID
-    ds.PositionReferenceIndicator = provenance.value_text(stack.header, "PositionReferenceIndicator")
-    _image(ds, stack, frames)
-    ds.SegmentSequence = [_segment(number, item, verdict) for number, item in enumerate(stack.segments, start=1)]
-    _geometry(ds, stack, frames)
-    ds.ReferencedSeriesSequence = [_referenced(stack, frames)]
+    # Type 2, and no person made it.
+    ds.ContentCreatorName = ""
+    _dimensions(ds)
+    _frames(ds, slices)
+    _measures(ds, stack, slices)
+    ds.ReferencedSeriesSequence = [_referenced(stack, slices)]
+    # The same list once more, and a display hint that this kind of object does not have.
+    del ds.SourceImageSequence, ds.PresentationLUTShape
+    _pixels(ds)
     return ds
 
 
-def _frames(stack: Stack) -> list[tuple[int, Region]]:
-    """(segment number, region) by segment, then by position along the normal."""
-    return [
-        (number, region)
-        for number, segment in enumerate(stack.segments, start=1)
-        for region in sorted(segment.regions, key=lambda region: _along(stack, region))
-    ]
+def _slices(stack: Stack) -> list[Region]:
+    """One region of each source frame, by position along the normal."""
+    once = {(region.sop_instance_uid, region.frame): region for segment in stack.segments for region in segment.regions}
+    return sorted(once.values(), key=lambda region: _along(stack, region))
 
 
 def _along(stack: Stack, region: Region) -> float:
@@ -142,23 +151,37 @@ def _check(stack: Stack) -> None:
         )
 
 
-def _image(ds: Dataset, stack: Stack, frames: Sequence[tuple[int, Region]]) -> None:
-    plane = frames[0][1].plane
-    ds.ImageType = ["DERIVED", "PRIMARY"]
-    ds.SamplesPerPixel = 1
-    ds.PhotometricInterpretation = "MONOCHROME2"
-    ds.NumberOfFrames = len(frames)
-    ds.Rows, ds.Columns = plane.rows, plane.columns
-    ds.BitsAllocated = ds.BitsStored = 1
-    ds.HighBit = ds.PixelRepresentation = 0
+def _stand_in(stack: Stack, shared: Provenance, number: int, region: Region) -> Dataset:
+    """A source frame as an image of its own, with `number` for a UID."""
+    ds = provenance.source(
+        shared,
+        series_instance_uid=stack.source_series,
+        sop_instance_uid=str(number),
+        sop_class_uid=str(MRImageStorage),
+    )
+    first = stack.segments[0].regions[0].plane
+    ds.Rows, ds.Columns = first.rows, first.columns
+    ds.FrameOfReferenceUID = stack.header.FrameOfReferenceUID
+    ds.PositionReferenceIndicator = provenance.value_text(stack.header, "PositionReferenceIndicator")
+    ds.ImagePositionPatient = _decimals(region.plane.position_mm)
+    # One orientation for the stack: noise of printing between slices must not make a volume unreadable.
+    ds.ImageOrientationPatient = _decimals(first.orientation)
+    ds.PixelSpacing = _decimals(region.plane.spacing_mm)
+    ds.SliceThickness = None
     _lossy(ds, stack.header)
-    ds.SegmentationType = "BINARY"
-    ds.SegmentsOverlap = "NO"
-    ds.ContentLabel = "DICOMGUARD"
-    ds.ContentDescription = f"Regions found by {PRODUCT}, research use"
-    ds.ContentCreatorName = ""
-    ds.PixelData = _packed([region.mask for _, region in frames])
-    ds["PixelData"].VR = "OB"
+    return ds
+
+
+def _labels(stack: Stack, slices: Sequence[Region]) -> NDArray[np.uint16]:
+    """Segment numbers, slices×H×W; regions do not overlap."""
+    first = stack.segments[0].regions[0].plane
+    places = {(region.sop_instance_uid, region.frame): place for place, region in enumerate(slices)}
+    kind = np.uint8 if len(stack.segments) < 256 else np.uint16
+    labels = np.zeros((len(slices), first.rows, first.columns), kind)
+    for number, segment in enumerate(stack.segments, start=1):
+        for region in segment.regions:
+            labels[places[region.sop_instance_uid, region.frame]][region.mask] = number
+    return labels
 
 
 def _lossy(ds: Dataset, header: Dataset) -> None:
@@ -171,31 +194,22 @@ def _lossy(ds: Dataset, header: Dataset) -> None:
                 setattr(ds, keyword, header.get(keyword))
 
 
-def _packed(masks: Sequence[NDArray[np.bool_]]) -> bytes:
-    """Bits of all frames without padding between them, first pixel in the lowest bit (PS3.5 8.1.1)."""
-    if masks[0].size % 8 == 0:
-        data = b"".join(np.packbits(mask, axis=None, bitorder="little").tobytes() for mask in masks)
-    else:
-        data = np.packbits(np.concatenate([mask.ravel() for mask in masks]), bitorder="little").tobytes()
-    return data + b"\0" * (len(data) % 2)
-
-
-def _segment(number: int, segment: Segment, verdict: Verdict) -> Dataset:
+def _segment(number: int, segment: Segment, verdict: Verdict) -> SegmentDescription:
     finding = segment.finding
     category, kind = codes.FINDING_CODES[finding.category]
-    item = Dataset()
-    item.SegmentNumber = number
-    item.SegmentLabel = wording.segment_label(finding.id, finding.category)
+    item = SegmentDescription(
+        segment_number=number,
+        segment_label=wording.segment_label(finding.id, finding.category),
+        segmented_property_category=category.concept(),
+        segmented_property_type=kind.concept(),
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=_algorithm(verdict),
+        tracking_uid=segment.tracking_uid,
+        tracking_id=tracking_id(finding),
+        anatomic_regions=[codes.BRAIN.concept()],
+        display_color=CIELabColor.from_dicom_value(_CIELAB[finding.category]),
+    )
     item.SegmentDescription = "Research use only. Not for diagnosis."
-    item.SegmentAlgorithmType = "AUTOMATIC"
-    item.SegmentAlgorithmName = PRODUCT
-    item.SegmentationAlgorithmIdentificationSequence = [_algorithm(verdict)]
-    item.SegmentedPropertyCategoryCodeSequence = [category.item()]
-    item.SegmentedPropertyTypeCodeSequence = [kind.item()]
-    item.AnatomicRegionSequence = [codes.BRAIN.item()]
-    item.RecommendedDisplayCIELabValue = list(_CIELAB[finding.category])
-    item.TrackingID = tracking_id(finding)
-    item.TrackingUID = segment.tracking_uid
     return item
 
 
@@ -213,100 +227,113 @@ def algorithm_parameters(verdict: Verdict) -> tuple[str, ...]:
     )
 
 
-def _algorithm(verdict: Verdict) -> Dataset:
-    item = Dataset()
-    item.AlgorithmFamilyCodeSequence = [codes.ARTIFICIAL_INTELLIGENCE.item()]
-    item.AlgorithmName = PRODUCT
-    item.AlgorithmVersion = f"{verdict.software.version}, model {verdict.model.id}"
-    item.AlgorithmSource = PRODUCT
-    item.AlgorithmParameters = "; ".join(algorithm_parameters(verdict))
-    return item
+def algorithm_version(verdict: Verdict) -> str:
+    """Of program and model, as SR and SEG name them."""
+    return f"{verdict.software.version}, model {verdict.model.id}"
 
 
-# ---- functional groups and dimensions -----------------------------------------------------------------------------
-
-
-def _geometry(ds: Dataset, stack: Stack, frames: Sequence[tuple[int, Region]]) -> None:
-    organization = uid.dimension_organization(str(ds.SOPInstanceUID))
-    ds.DimensionOrganizationSequence = [_with(DimensionOrganizationUID=organization)]
-    ds.DimensionIndexSequence = [
-        _with(
-            DimensionIndexPointer=Tag("ReferencedSegmentNumber"),
-            FunctionalGroupPointer=Tag("SegmentIdentificationSequence"),
-            DimensionOrganizationUID=organization,
-            DimensionDescriptionLabel="Segment",
-        ),
-        _with(
-            DimensionIndexPointer=Tag("ImagePositionPatient"),
-            FunctionalGroupPointer=Tag("PlanePositionSequence"),
-            DimensionOrganizationUID=organization,
-            DimensionDescriptionLabel="Position",
-        ),
-    ]
-    places = sorted({round(_along(stack, region), _POSITION_DIGITS) for _, region in frames})
-    measures = [_measures(region.plane, stack.spacing_mm) for _, region in frames]
-    one_measure = all(item == measures[0] for item in measures)
-    shared = Dataset()
-    # One orientation for the stack: noise of printing between slices must not make a volume unreadable.
-    orientation = _decimals(frames[0][1].plane.orientation)
-    shared.PlaneOrientationSequence = [_with(ImageOrientationPatient=orientation)]
-    if one_measure:
-        shared.PixelMeasuresSequence = [measures[0]]
-    ds.SharedFunctionalGroupsSequence = [shared]
-    groups = []
-    for (number, region), measure in zip(frames, measures, strict=True):
-        place = places.index(round(_along(stack, region), _POSITION_DIGITS)) + 1
-        group = _with(
-            FrameContentSequence=[_with(DimensionIndexValues=[number, place])],
-            PlanePositionSequence=[_with(ImagePositionPatient=_decimals(region.plane.position_mm))],
-            SegmentIdentificationSequence=[_with(ReferencedSegmentNumber=number)],
-            DerivationImageSequence=[_derivation(region)],
-        )
-        if not one_measure:
-            group.PixelMeasuresSequence = [measure]
-        groups.append(group)
-    ds.PerFrameFunctionalGroupsSequence = groups
-
-
-def _measures(plane: Plane, spacing_mm: float | None) -> Dataset:
-    item = _with(PixelSpacing=_decimals(plane.spacing_mm))
-    # Type 1C for a segmentation; where the source is silent, the slab that a slice stands for.
-    thickness = plane.thickness_mm or spacing_mm
-    if thickness is not None:
-        (item.SliceThickness,) = _decimals([thickness])
-    if spacing_mm is not None:
-        (item.SpacingBetweenSlices,) = _decimals([spacing_mm])
-    return item
-
-
-def _derivation(region: Region) -> Dataset:
-    source = _reference(region)
-    if region.frame is not None:
-        source.ReferencedFrameNumber = region.frame
-    source.PurposeOfReferenceCodeSequence = [codes.SOURCE_IMAGE.item()]
-    source.SpatialLocationsPreserved = "YES"
-    return _with(DerivationCodeSequence=[codes.SEGMENTATION.item()], SourceImageSequence=[source])
-
-
-def _referenced(stack: Stack, frames: Sequence[tuple[int, Region]]) -> Dataset:
-    once = {region.sop_instance_uid: region for _, region in frames}
-    ordered = sorted(once.values(), key=lambda region: (_along(stack, region), region.sop_instance_uid))
-    return _with(
-        SeriesInstanceUID=stack.source_series, ReferencedInstanceSequence=[_reference(region) for region in ordered]
+def _algorithm(verdict: Verdict) -> AlgorithmIdentificationSequence:
+    made = AlgorithmIdentificationSequence(
+        name=PRODUCT,
+        family=codes.ARTIFICIAL_INTELLIGENCE.concept(),
+        version=algorithm_version(verdict),
+        source=PRODUCT,
     )
+    # The library writes "name=value" and a comma, but there are commas in the values.
+    made[0].AlgorithmParameters = "; ".join(algorithm_parameters(verdict))
+    return made
+
+
+# ---- what the library leaves to chance or does not know -----------------------------------------------------------
+
+
+def _pixels(ds: Dataset) -> None:
+    """OB, and a null byte to make it even where the library writes the digit zero (PS3.5 8.2)."""
+    used = -(-int(ds.NumberOfFrames) * ds.Rows * ds.Columns // 8)
+    ds.PixelData = ds.PixelData[:used].ljust(used + used % 2, b"\0")
+    ds["PixelData"].VR = "OB"
+
+
+def _dimensions(ds: Dataset) -> None:
+    """A derived UID for a random one; no "3D", which would hold or not by which slices happen to carry a finding."""
+    organization = uid.dimension_organization(str(ds.SOPInstanceUID))
+    for item in (*ds.DimensionOrganizationSequence, *ds.DimensionIndexSequence):
+        item.DimensionOrganizationUID = organization
+    if "DimensionOrganizationType" in ds:
+        del ds.DimensionOrganizationType
+
+
+def _frames(ds: Dataset, slices: Sequence[Region]) -> None:
+    """The true source for each number, and the segment in every frame: viewers look for it there."""
+    (shared,) = ds.SharedFunctionalGroupsSequence
+    groups = ds.PerFrameFunctionalGroupsSequence
+    numbers = [
+        int(group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID) for group in groups
+    ]
+    for group, number in zip(groups, numbers, strict=True):
+        region = slices[number - 1]
+        (derivation,) = group.DerivationImageSequence
+        (stand_in,) = derivation.SourceImageSequence
+        derivation.SourceImageSequence = [_source(region, stand_in)]
+        if "SegmentIdentificationSequence" in shared:
+            group.SegmentIdentificationSequence = shared.SegmentIdentificationSequence
+    # The library puts the segment here when there is only one.
+    if "SegmentIdentificationSequence" in shared:
+        del shared.SegmentIdentificationSequence
+
+
+def _source(region: Region, stand_in: Dataset) -> Dataset:
+    item = _reference(region)
+    if region.frame is not None:
+        item.ReferencedFrameNumber = region.frame
+    item.PurposeOfReferenceCodeSequence = stand_in.PurposeOfReferenceCodeSequence
+    item.SpatialLocationsPreserved = stand_in.SpatialLocationsPreserved
+    return item
+
+
+def _measures(ds: Dataset, stack: Stack, slices: Sequence[Region]) -> None:
+    """Measures of each slice, shared when equal; the library takes those of the first for all.
+
+    It also calls the distance of two slices with findings the spacing of the series; this is ours to say.
+    """
+    (shared,) = ds.SharedFunctionalGroupsSequence
+    measures = [
+        PixelMeasuresSequence(
+            region.plane.spacing_mm,
+            # Type 1C for a segmentation; where the source is silent, the slab that a slice stands for.
+            region.plane.thickness_mm or stack.spacing_mm,
+            stack.spacing_mm,
+        )
+        for region in slices
+    ]
+    # By item: the sequences of the library cannot be compared where the thickness is missing.
+    if all(item[0] == measures[0][0] for item in measures):
+        shared.PixelMeasuresSequence = measures[0]
+        return
+    del shared.PixelMeasuresSequence
+    places = {(region.sop_instance_uid, region.frame): place for place, region in enumerate(slices)}
+    for group in ds.PerFrameFunctionalGroupsSequence:
+        source = group.DerivationImageSequence[0].SourceImageSequence[0]
+        place = places[source.ReferencedSOPInstanceUID, source.get("ReferencedFrameNumber")]
+        group.PixelMeasuresSequence = measures[place]
+
+
+def _referenced(stack: Stack, slices: Sequence[Region]) -> Dataset:
+    item = Dataset()
+    item.SeriesInstanceUID = stack.source_series
+    # A multi-frame instance is named once.
+    once = {region.sop_instance_uid: region for region in slices}
+    item.ReferencedInstanceSequence = [_reference(region) for region in once.values()]
+    return item
 
 
 def _reference(region: Region) -> Dataset:
-    return _with(ReferencedSOPClassUID=region.sop_class_uid, ReferencedSOPInstanceUID=region.sop_instance_uid)
+    item = Dataset()
+    item.ReferencedSOPClassUID = region.sop_class_uid
+    item.ReferencedSOPInstanceUID = region.sop_instance_uid
+    return item
 
 
 def _decimals(values: Sequence[float]) -> list[DSfloat]:
     """DS values, shortened to its 16 characters where they are longer."""
     return [DSfloat(value, auto_format=True) for value in values]
-
-
-def _with(**attributes: object) -> Dataset:
-    item = Dataset()
-    for keyword, value in attributes.items():
-        setattr(item, keyword, value)
-    return item

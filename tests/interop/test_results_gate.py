@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 
 from dicomguard.core import wording
 from dicomguard.core.verdict import Predecessor
-from dicomguard.sr.build import Built, Earlier, fallback, tracking_uids
+from dicomguard.sr.build import Built, Earlier, fallback, file_bytes, tracking_uids
 from tests.sr_cases import NODE, Case, Change, Spot, case, enhanced, frames, identical_pixels, single_frame
 
 Need = Callable[[str, str], str]
@@ -309,6 +309,7 @@ def test_highdicom_finds_the_groups(name: str) -> None:
 def test_read_back_equals_what_was_built(name: str) -> None:
     for built in made(name)[1]:
         assert dcmread(BytesIO(built.data)) == built.dataset
+        assert file_bytes(dcmread(BytesIO(built.data))) == built.data
 
 
 def test_the_example_of_the_manual_is_true(need: Need, tmp_path: Path) -> None:

@@ -141,6 +141,7 @@ def test_turned_slices_of_one_plan_are_split() -> None:
     def turn(ds: Dataset) -> None:
         if ds.InstanceNumber > 3:
             ds.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+            ds.ImagePositionPatient = [4 * int(ds.InstanceNumber), -80, -80]
 
     made = case("added", [frames(single_frame(change=turn))], [Spot(category="added", places=[1, 2, 3, 4])]).build()
     assert [item.result.kind for item in made] == ["SEG", "SEG", "SR"]

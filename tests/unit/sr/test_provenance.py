@@ -6,6 +6,7 @@ from datetime import UTC, timedelta, timezone
 from io import BytesIO
 from typing import Any
 
+import highdicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -169,6 +170,18 @@ def test_sequences_are_copied_without_private_elements() -> None:
     assert [i.ConceptCodeSequence[0].CodeMeaning for i in reported] == ["Schädel-MR"]
 
 
+def test_procedure_code_that_lacks_its_meaning_stays_as_it_came() -> None:
+    def change(ds: Dataset) -> None:
+        bare, whole = Dataset(), Dataset()
+        bare.CodeValue = whole.CodeValue = "MRB"
+        whole.CodingSchemeDesignator, whole.CodeMeaning = "99HOSP", "MR"
+        ds.ProcedureCodeSequence = [bare, whole]
+
+    sr = written(source(change))[-1]
+    reported = [i for i in sr.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "121058"]
+    assert [len(i.ConceptCodeSequence[0]) for i in reported] == [1, 3]
+
+
 def test_clinical_trial_is_copied_as_a_whole_or_not_at_all() -> None:
     def half(ds: Dataset) -> None:
         ds.ClinicalTrialSubjectID = "17"
@@ -234,8 +247,11 @@ def test_synthetic_data_is_carried() -> None:
 
 def test_equipment() -> None:
     for ds in written(source(lambda ds: None)):
-        scanner, ours = ds.ContributingEquipmentSequence
+        scanner, library, ours = ds.ContributingEquipmentSequence
         assert (scanner.Manufacturer, list(scanner.SoftwareVersions)) == ("Scanner Maker", ["VX1", "VX2"])
+        # The library names itself, at our time.
+        assert (library.ManufacturerModelName, library.SoftwareVersions) == ("highdicom", highdicom.__version__)
+        assert library.ContributionDateTime == ours.ContributionDateTime == "20261124003000+0000"
         assert (
             list(ours.SoftwareVersions)
             == list(ds.SoftwareVersions)
@@ -247,7 +263,7 @@ def test_equipment() -> None:
         assert ds.ContentQualification == "RESEARCH" and ds.DeviceSerialNumber == "node-a"
         assert ds.InstanceCreatorUID == NODE.device_uid
     bare = source(lambda ds: delattr(ds, "Manufacturer"))
-    assert all(len(ds.ContributingEquipmentSequence) == 1 for ds in written(bare))
+    assert all(len(ds.ContributingEquipmentSequence) == 2 for ds in written(bare))
 
 
 def test_header_is_that_of_the_first_analysed_instance() -> None:

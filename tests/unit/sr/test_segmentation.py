@@ -1,5 +1,6 @@
 """Segments, frames and their geometry, as PS3.3 wants them and as viewers need them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicomguard.core.geometry import normal
+from dicomguard.core.verdict import Verdict
 from dicomguard.errors import Refused
 from dicomguard.sr import overlay, segmentation
-from dicomguard.sr.segmentation import _packed
-from tests.sr_cases import Change, Spot, case, disc, frames, single_frame
+from tests.sr_cases import Case, Change, Spot, case, disc, enhanced, frames, single_frame
 
 SPOTS = [
     Spot(category="added", places=[4, 2, 3]),
@@ -55,11 +56,12 @@ def test_segments() -> None:
 
 def test_frames_by_segment_then_position() -> None:
     ds = seg()
-    assert places(ds) == [(1, -72.0), (1, -68.0), (1, -64.0), (2, -68.0), (3, -76.0), (3, -72.0)]
+    # Against the normal, so that slices, rows and columns are right-handed in this order.
+    assert places(ds) == [(1, -64.0), (1, -68.0), (1, -72.0), (2, -68.0), (3, -72.0), (3, -76.0)]
     indices = [
         list(group.FrameContentSequence[0].DimensionIndexValues) for group in ds.PerFrameFunctionalGroupsSequence
     ]
-    assert indices == [[1, 2], [1, 3], [1, 4], [2, 3], [3, 1], [3, 2]]
+    assert indices == [[1, 1], [1, 2], [1, 3], [2, 2], [3, 3], [3, 4]]
     assert ds.NumberOfFrames == 6
 
 
@@ -100,7 +102,7 @@ def test_measures_that_differ_stand_in_each_frame() -> None:
     ds = seg(change)
     assert "PixelMeasuresSequence" not in ds.SharedFunctionalGroupsSequence[0]
     thick = [group.PixelMeasuresSequence[0].SliceThickness for group in ds.PerFrameFunctionalGroupsSequence]
-    assert thick == [4, 6, 6, 6, 4, 4]
+    assert thick == [6, 6, 4, 6, 4, 4]
 
 
 def test_noise_of_orientation_does_not_split_a_stack() -> None:
@@ -136,13 +138,75 @@ def test_body_part() -> None:
     assert seg(lambda ds: delattr(ds, "BodyPartExamined")).BodyPartExamined == "HEAD"
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (5, 7), (3, 3)])
-def test_packing_has_no_padding_between_frames(shape: tuple[int, int]) -> None:
-    masks = [np.random.default_rng(seed).random(shape) > 0.5 for seed in range(3)]
-    data = _packed(masks)
-    assert len(data) % 2 == 0
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[: 3 * masks[0].size]
-    assert (bits.astype(bool) == np.concatenate([mask.ravel() for mask in masks])).all()
+@pytest.mark.parametrize(("rows", "columns"), [(40, 36), (37, 35), (41, 37), (39, 41)])
+def test_bits_have_no_padding_between_frames_and_a_null_byte_behind(rows: int, columns: int) -> None:
+    def size(ds: Dataset) -> None:
+        ds.Rows, ds.Columns = rows, columns
+
+    made = case("added", [frames(single_frame(change=size))], SPOTS)
+    masks = {
+        key: [(sop, frame, np.resize(mask, (rows, columns))) for sop, frame, mask in drawn]
+        for key, drawn in case("added", [frames(single_frame())], SPOTS[:1]).masks.items()
+    }
+    spots = replace(made, masks={**masks, "F2": [], "F3": []}, verdict=_only_first(made))
+    ds = spots.build()[0].dataset
+    data = ds.PixelData
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    used = 3 * rows * columns
+    read = bits[:used].reshape(3, rows, columns).astype(bool)
+    by_source = {sop: mask for sop, _, mask in masks["F1"]}
+    for number, group in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        source = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        assert (read[number] == by_source[source]).all()
+    assert len(data) == (used + 15) // 16 * 2 and not bits[used:].any()
+
+
+def _only_first(made: Case) -> Verdict:
+    return replace(made.verdict, findings=made.verdict.findings[:1])
+
+
+def test_frames_at_one_position_have_their_own_segmentations() -> None:
+    def change(ds: Dataset) -> None:
+        # Two echoes of each slice in one series.
+        ds.ImagePositionPatient = [-80, -80, -80 + 4 * (int(ds.InstanceNumber) // 2)]
+
+    spots = [Spot(category="added", places=[1, 2, 3, 4]), Spot(category="real", places=[1], centre=(8, 8), radius=3)]
+    made = case("added", [frames(single_frame(change=change))], spots, kind="unequal")
+    first, second, report = (built.dataset for built in made.build())
+    assert [ds.Modality for ds in (first, second, report)] == ["SEG", "SEG", "SR"]
+    assert sources(first) == ["4", "2", "2"] and sources(second) == ["5", "3"]
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+
+
+def sources(ds: Dataset) -> list[str]:
+    """Last part of the UID of the source of each frame."""
+    return [
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID.rsplit(".", 1)[1]
+        for group in ds.PerFrameFunctionalGroupsSequence
+    ]
+
+
+def test_frames_of_two_multi_frame_objects_and_of_an_unknown_class() -> None:
+    one, two = enhanced(3)[0], enhanced(3)[0]
+    two.SOPInstanceUID = f"{two.SOPInstanceUID}.2"
+    for number, group in enumerate(two.PerFrameFunctionalGroupsSequence):
+        group.PlanePositionSequence[0].ImagePositionPatient = [-80, -70, 15.0 + 5 * number]
+    for header in (one, two):
+        header.SOPClassUID = "1.2.826.0.1.3680043.8.498.99"
+    stack = [(header, frame) for header in (one, two) for frame in (1, 2, 3)]
+    ds, report = (built.dataset for built in case("added", [stack], [Spot(category="added", places=[2, 3])]).build())
+    references = [
+        group.DerivationImageSequence[0].SourceImageSequence[0] for group in ds.PerFrameFunctionalGroupsSequence
+    ]
+    assert [(item.ReferencedSOPInstanceUID, item.ReferencedFrameNumber) for item in references] == [
+        (two.SOPInstanceUID, 1),
+        (one.SOPInstanceUID, 3),
+    ]
+    assert {item.ReferencedSOPClassUID for item in references} == {one.SOPClassUID}
+    (series,) = ds.ReferencedSeriesSequence
+    assert len(series.ReferencedInstanceSequence) == 2
+    (evidence,) = report.CurrentRequestedProcedureEvidenceSequence
+    assert evidence.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPClassUID == one.SOPClassUID
 
 
 def test_too_many_pixels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,5 +244,5 @@ def test_normal_orders_frames_of_a_turned_stack() -> None:
         float(np.dot(axis, group.PlanePositionSequence[0].ImagePositionPatient))
         for group in ds.PerFrameFunctionalGroupsSequence
     ]
-    assert along == sorted(along) and len(set(along)) == 3
+    assert along == sorted(along, reverse=True) and len(set(along)) == 3
     assert disc((20, 18), 6).sum() > 0
