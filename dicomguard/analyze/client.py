@@ -115,7 +115,13 @@ class Analyst:
             cpu_s=None,
             nice=self._nice,
             oom_score_adj=_OOM_SCORE,
-            env_extra={"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+            env_extra={
+                "OMP_NUM_THREADS": threads,
+                "OPENBLAS_NUM_THREADS": threads,
+                "MKL_NUM_THREADS": threads,
+                # Threads that wait by spinning take the cores of the receiver, and of each other on a busy machine.
+                "OMP_WAIT_POLICY": "PASSIVE",
+            },
         )
         self._jobs = 0
 
