@@ -180,8 +180,8 @@ class Node:
                 gauge.clear()
                 for label, count in counts.items():
                     gauge.labels(label).set(count)
-            for count in counters.listing(tx):
-                metrics.RECEIVED.labels(count.name, count.peer).set(count.value)
+            for received in counters.listing(tx):
+                metrics.RECEIVED.labels(received.name, received.peer).set(received.value)
             metrics.DELIVERIES.clear()
             for (destination, state), count in deliveries.count_by_state(tx).items():
                 metrics.DELIVERIES.labels(destination, state).set(count)
