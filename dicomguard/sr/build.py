@@ -295,7 +295,8 @@ def _stacks(
         for number, plan in enumerate(manifest.series)
         for item in plan.slices
     }
-    orientations: list[Orientation] = []
+    # By plan: the first of those that differ by noise stands for all.
+    orientations: dict[int, list[Orientation]] = {}
     positions: dict[tuple[int, tuple[int, int], int, float], list[tuple[str, int | None]]] = {}
     groups: dict[_Place, dict[str, list[Region]]] = {}
     for finding in verdict.findings:
@@ -308,8 +309,9 @@ def _stacks(
             if plane is None or not mask.any():
                 continue
             number, sop_class_uid = of_frame[sop, frame]
-            size, orientation = (plane.rows, plane.columns), _cluster(plane.orientation, orientations)
-            along = _along(orientations[orientation], plane.position_mm)
+            known_here = orientations.setdefault(number, [])
+            size, orientation = (plane.rows, plane.columns), _cluster(plane.orientation, known_here)
+            along = _along(known_here[orientation], plane.position_mm)
             here = positions.setdefault((number, size, orientation, along), [])
             if (sop, frame) not in here:
                 here.append((sop, frame))
@@ -319,7 +321,16 @@ def _stacks(
             )
             groups.setdefault(place, {}).setdefault(finding.id, []).append(region)
     return [
-        _stack(verdict, manifest, headers, tracking, place, regions, number=_ordinal(place, groups))
+        _stack(
+            verdict,
+            manifest,
+            headers,
+            tracking,
+            place,
+            regions,
+            number=_ordinal(place, groups),
+            orientation=orientations[place.plan][place.orientation],
+        )
         for place, regions in sorted(groups.items())
     ]
 
@@ -333,6 +344,7 @@ def _stack(
     regions: Mapping[str, Sequence[Region]],
     *,
     number: int,
+    orientation: Orientation,
 ) -> Stack:
     plan = manifest.series[place.plan]
     findings = [finding for finding in verdict.findings if finding.id in regions]
@@ -341,6 +353,7 @@ def _stack(
         number=number
         + sum(other.series_instance_uid == plan.series_instance_uid for other in manifest.series[: place.plan]),
         header=_header(headers, regions[findings[0].id][0].sop_instance_uid),
+        orientation=orientation,
         spacing_mm=_regular_spacing(plan),
         segments=tuple(
             Segment(finding=finding, tracking_uid=tracking[finding.id], regions=tuple(regions[finding.id]))

@@ -25,6 +25,7 @@ from pydicom.valuerep import TEXT_VR_DELIMS, PersonName
 
 from dicomguard.core import dicomtime
 from dicomguard.core.verdict import Verdict
+from dicomguard.errors import Refused
 from dicomguard.sr import codes
 
 PRODUCT = "dicomguard"
@@ -103,6 +104,14 @@ class NodeIdentity:
     version: str
     # Zone of our times where the source names none.
     timezone: tzinfo
+
+    def __post_init__(self) -> None:
+        # Device Serial Number (PS3.5 6.2, LO). Known when the node starts rather than at its first study.
+        if len(self.name) > 64 or "\\" in self.name:
+            raise Refused(
+                f"The name of the node, {self.name[:80]!r}, is longer than 64 characters or has a backslash. "
+                "Give it another."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ finished object each number gives way to the true instance and frame.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence, PixelMeasuresSequence
@@ -22,6 +23,7 @@ from pydicom.valuerep import DSfloat
 
 from dicomguard.core import geometry, uid, wording
 from dicomguard.core.finding import Finding
+from dicomguard.core.instance import Orientation
 from dicomguard.core.verdict import Verdict
 from dicomguard.errors import Broken, Refused
 from dicomguard.sr import codes, provenance
@@ -66,6 +68,8 @@ class Stack:
     number: int
     # First source instance of the stack.
     header: Dataset
+    # Of all frames, but for the noise of printing.
+    orientation: Orientation
     # Distance of neighbours along the normal when all are equal, else None.
     spacing_mm: float | None
     segments: tuple[Segment, ...]
@@ -124,7 +128,7 @@ def _slices(stack: Stack) -> list[Region]:
 
 
 def _along(stack: Stack, region: Region) -> float:
-    axis = geometry.normal(stack.segments[0].regions[0].plane.orientation)
+    axis = geometry.normal(stack.orientation)
     return sum(a * b for a, b in zip(axis, region.plane.position_mm, strict=True))
 
 
@@ -164,20 +168,20 @@ def _stand_in(stack: Stack, shared: Provenance, number: int, region: Region) -> 
     ds.FrameOfReferenceUID = stack.header.FrameOfReferenceUID
     ds.PositionReferenceIndicator = provenance.value_text(stack.header, "PositionReferenceIndicator")
     ds.ImagePositionPatient = _decimals(region.plane.position_mm)
-    # One orientation for the stack: noise of printing between slices must not make a volume unreadable.
-    ds.ImageOrientationPatient = _decimals(first.orientation)
+    # One for all: noise of printing between slices must not make a volume unreadable.
+    ds.ImageOrientationPatient = _decimals(stack.orientation)
     ds.PixelSpacing = _decimals(region.plane.spacing_mm)
     ds.SliceThickness = None
     _lossy(ds, stack.header)
     return ds
 
 
-def _labels(stack: Stack, slices: Sequence[Region]) -> NDArray[np.uint16]:
+def _labels(stack: Stack, slices: Sequence[Region]) -> NDArray[np.unsignedinteger[Any]]:
     """Segment numbers, slices×H×W; regions do not overlap."""
     first = stack.segments[0].regions[0].plane
     places = {(region.sop_instance_uid, region.frame): place for place, region in enumerate(slices)}
     kind = np.uint8 if len(stack.segments) < 256 else np.uint16
-    labels = np.zeros((len(slices), first.rows, first.columns), kind)
+    labels: NDArray[np.unsignedinteger[Any]] = np.zeros((len(slices), first.rows, first.columns), kind)
     for number, segment in enumerate(stack.segments, start=1):
         for region in segment.regions:
             labels[places[region.sop_instance_uid, region.frame]][region.mask] = number

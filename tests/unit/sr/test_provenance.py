@@ -18,6 +18,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from dicomguard.errors import Refused
 from dicomguard.sr import provenance
 from tests.sr_cases import NODE, Case, Change, Spot, case, frames, single_frame, through_file
 
@@ -243,6 +244,12 @@ def test_synthetic_data_is_carried() -> None:
 
     assert all(ds.SyntheticData == "YES" for ds in written(source(change)))
     assert all("SyntheticData" not in ds for ds in written(source(lambda ds: None)))
+
+
+@pytest.mark.parametrize("name", ["n" * 65, "a\\b"])
+def test_name_that_no_object_can_carry_is_refused(name: str) -> None:
+    with pytest.raises(Refused, match="name of the node"):
+        replace(NODE, name=name)
 
 
 def test_equipment() -> None:

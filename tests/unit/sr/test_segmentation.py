@@ -209,6 +209,22 @@ def test_frames_of_two_multi_frame_objects_and_of_an_unknown_class() -> None:
     assert evidence.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPClassUID == one.SOPClassUID
 
 
+def test_more_segments_than_a_byte_counts() -> None:
+    spots = [
+        Spot(
+            category="added", places=[number % 7], centre=(3 * (number // 7 % 13) + 1, 3 * (number // 91) + 1), radius=1
+        )
+        for number in range(260)
+    ]
+    made = case("added", [frames(single_frame())], spots)
+    ds = made.build()[0].dataset
+    assert (len(ds.SegmentSequence), ds.NumberOfFrames, ds.SegmentsOverlap) == (260, 260, "NO")
+    planes = np.unpackbits(np.frombuffer(ds.PixelData, np.uint8), bitorder="little").reshape(260, 40, 36)
+    for number, group in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        segment = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        assert (planes[number] == made.masks[f"F{segment}"][0][2]).all()
+
+
 def test_too_many_pixels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segmentation, "_MOST_PIXELS", 40 * 36 * 5)
     with pytest.raises(Refused, match="are allowed"):
