@@ -67,9 +67,9 @@ def text(document: Mapping[str, Any]) -> str:
             [
                 row["source"],
                 f"{row['studies_flagged']} of {row['studies']}",
-                _percent(row["studies_upper"]),
+                _percent(row["studies_upper"], row["studies"]),
                 f"{row['slices_flagged']} of {row['slices']}",
-                _percent(row["slices_upper"]),
+                _percent(row["slices_upper"], row["slices"]),
             ]
         )
     lines += _columns(alarms)
@@ -95,14 +95,15 @@ def _processing_cells(row: Mapping[str, Any]) -> list[str]:
         row["operation"] + (" *" if row["held_back"] else ""),
         _cell(row["slice_auc"]),
         f"{row['studies_flagged']} of {row['studies']}",
-        _percent(row["studies_upper"]),
+        _percent(row["studies_upper"], row["studies"]),
         f"{row['slices_flagged']} of {row['slices']}",
         f"{row['forged_flagged']} of {row['forged']}",
     ]
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _percent(share: float, of: int) -> str:
+    """A bound on a share of so many; a dash when nothing was counted."""
+    return f"{100 * share:.1f} %" if of else "–"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -140,9 +141,9 @@ def html(document: Mapping[str, Any]) -> str:
                     row["source"],
                     str(row["not_analysable"]),
                     f"{row['studies_flagged']} of {row['studies']}",
-                    _percent(row["studies_upper"]),
+                    _percent(row["studies_upper"], row["studies"]),
                     f"{row['slices_flagged']} of {row['slices']}",
-                    _percent(row["slices_upper"]),
+                    _percent(row["slices_upper"], row["slices"]),
                 ],
             )
             for row in document["false_alarms"]

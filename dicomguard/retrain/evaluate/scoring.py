@@ -23,7 +23,7 @@ from dicomguard.core.freeze import freeze
 from dicomguard.core.instance import Header, Instance
 from dicomguard.core.job import AnalysisJob
 from dicomguard.core.verdict import Model
-from dicomguard.errors import Refused
+from dicomguard.errors import Refused, Unavailable
 
 # The manifest's hash covers no time; a fixed one keeps runs equal.
 _RECEIVED_AT = datetime(2000, 1, 1, tzinfo=UTC)
@@ -83,7 +83,11 @@ class Scorer(AbstractContextManager["Scorer"]):
                 device=self._device,
                 threads=self._threads,
             )
-            report = self._analyst.run(job)
+            try:
+                report = self._analyst.run(job)
+            except Unavailable:
+                # The child died or hung; a second one is started, as the worker would. Twice is no accident.
+                report = self._analyst.run(job)
             verdict = client.read_verdict(report)
             document = json.loads(Path(report.verdict_path).read_bytes())
             forged: dict[str, NDArray[np.bool_]] = {}
