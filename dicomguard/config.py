@@ -330,6 +330,9 @@ def _value(raw: Any, hint: Any, item: "Field[Any]", place: str, base: Path) -> A
 def _check(config: Config, source: _Source) -> None:
     """Facts that span several keys."""
     check_ae_title(config.node.ae_title, where="node")
+    if not 1 <= len(config.node.name) <= 64 or "\\" in config.node.name:
+        # It becomes Device Serial Number (LO) of every result.
+        raise Refused(f"{source.at('node', 'name')}: name has 1 to 64 characters and no backslash. Shorten it.")
     if not config.peers and config.node.host not in LOOPBACK:
         raise Refused(
             f'{source.at("node", "host")}: host = "{config.node.host}" opens the receiver to the network, but no peer '

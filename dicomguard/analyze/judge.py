@@ -1,4 +1,4 @@
-"""The network's answer on one stack as linked regions and scores. Only the analysis child imports it: it loads torch."""
+"""The network's answer on one stack as linked regions and scores; it loads torch, so only the child imports it."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -32,6 +32,7 @@ def test_defaults_listen_on_loopback_and_name_no_peer() -> None:
         ("[node]\nport = 'x'\n", "node.toml:2: port = 'x' is not a whole number."),
         ("[node]\nport = true\n", "is not a whole number"),
         ("[node]\nae_title = 'CT_SCANNER_ROOM_12'\n", "has 18 characters; PS3.5 allows 16"),
+        (f"[node]\nname = '{'n' * 65}'\n", "node.toml:2: name has 1 to 64 characters"),
         ("[node]\nhost = '0.0.0.0'\n", "no peer is named"),
         ("[node]\ntimezone = 'Mars/Olympus'\n", 'there is no time zone "Mars/Olympus"'),
         ("[peers.ct]\nae_title = 'CT'\naddresses = ['nowhere']\n", '"nowhere" is no IP address'),
