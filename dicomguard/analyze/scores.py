@@ -74,8 +74,10 @@ class Calibration:
     series_spread: float
     # Without a series the raw score stands against the typical one, which varies more among scanners.
     loose_zero: float
+    loose_zero_white: float
     # Spread of authentic raw scores there, logits: brings them to the units of the series term.
     loose_spread: float
+    loose_spread_white: float
     # Probability = sigmoid(slope · smaller term + bias), at 50 % prevalence.
     slope: float
     bias: float
@@ -113,7 +115,9 @@ UNCALIBRATED = Calibration(
     series_zero=1.0,
     series_spread=1.0,
     loose_zero=1.0,
+    loose_zero_white=1.0,
     loose_spread=1.0,
+    loose_spread_white=1.0,
     slope=1.0,
     bias=0.0,
     study_slope=1.0,
@@ -151,8 +155,14 @@ def smaller_terms(slices: Sequence[Look], c: Calibration) -> NDArray[np.float64]
     own = c.own_slope * (own_values(slices, c) - c.own_zero)
     raw = raw_values(slices, c)
     against = against_series(raw, c.series_spread)
-    other = raw / c.loose_spread - c.loose_zero if against is None else against - c.series_zero
+    other = _loose(slices, raw, c) if against is None else against - c.series_zero
     return np.asarray(np.minimum(own, other), dtype=np.float64)
+
+
+def _loose(slices: Sequence[Look], raw: NDArray[np.float64], c: Calibration) -> NDArray[np.float64]:
+    white = np.array([one.colour > WHITE for one in slices])
+    spread = np.where(white, c.loose_spread_white, c.loose_spread)
+    return np.asarray(raw / spread - np.where(white, c.loose_zero_white, c.loose_zero), dtype=np.float64)
 
 
 def _mix(one: Look, native: float, half: float, c: Calibration) -> float:

@@ -285,13 +285,13 @@ def _by_shape(slices: Sequence[Slice]) -> list[list[int]]:
 
 
 def _touching(slices: Sequence[Slice], members: Sequence[int]) -> list[bool]:
-    """Neighbours: consecutive in the series, and as far apart as most of its slices are."""
+    """Neighbours: consecutive in the series, and as close as its closest slices (a thinned series has wider gaps)."""
     positions = [slices[i].position_mm for i in members]
     gaps = [b - a if a is not None and b is not None else None for a, b in pairwise(positions)]
     known = [abs(gap) for gap in gaps if gap is not None and abs(gap) > 1e-3]
     if not known:
         return [False] * len(gaps)
-    usual = float(np.median(known))
+    usual = min(known)
     return [gap is not None and abs(abs(gap) - usual) <= _SPACING_TOLERANCE * usual for gap in gaps]
 
 

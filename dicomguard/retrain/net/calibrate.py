@@ -24,7 +24,7 @@ Values = NDArray[np.float64]
 # Authentic percentiles: of the series term, of the own term (higher ones cost half of the forgeries and spare no
 # alarm, docs/decisions/0001), of studies, and of the strongest region that is no lesion.
 _SERIES_POINT = 0.95
-_OWN_POINT = 0.25
+_OWN_POINT = 0.10
 _STUDY_POINT = 0.95
 _LESION_POINT = 0.90
 # The alert: both terms at or above their zero. Probabilities are shifted so that it lies here.
@@ -32,8 +32,10 @@ ALERT = 0.5
 _SHARES = tuple(i / 10 for i in range(11))
 _OWN_SLOPE = 0.5
 _SPREADS = (0.5, 1.0, 2.0)
-_LONE_COSTS = (0.0, 0.5, 1.0, 1.5, 2.0)
+_LONE_COSTS = (0.5, 1.0)
 _LESION_OVERLAP = 0.3
+_LESION_MARGIN = 0.05
+_FEWEST_STACKS = 10
 # A source with fewer values has no percentile of its own.
 _FEWEST_OF_SOURCE = 12
 
@@ -276,11 +278,15 @@ def _terms(runs: Sequence[Run], c: Calibration) -> Calibration:
             passing = float((forged >= zero).mean()) if len(forged) else 0.0
             options.append((passing, replace(c, series_spread=spread, series_zero=zero)))
         c = max(options, key=lambda option: option[0])[1]
-    if short:
-        groups = _by_source([runs[i] for i in short], [raw[i] for i in short])
+    for white, name in ((False, ""), (True, "_white")):
+        chosen = [i for i in short if _white(runs[i]) == white]
+        groups = _by_source([runs[i] for i in chosen], [raw[i] for i in chosen])
+        if not groups:
+            continue
         pooled = np.concatenate(groups)
         spread = float(np.hypot(c.series_spread, 1.4826 * np.median(np.abs(pooled - np.median(pooled)))))
-        c = replace(c, loose_spread=spread, loose_zero=_worst(groups, _SERIES_POINT) / spread)
+        zero = _worst(groups, _SERIES_POINT) / spread
+        c = replace(c, **{f"loose_spread{name}": spread, f"loose_zero{name}": zero})
     return c
 
 
@@ -321,7 +327,9 @@ def _lesions(runs: Sequence[Run], c: Calibration) -> Calibration:
     without = np.concatenate(groups)
     if len(with_lesion) < 5 or len(without) < 5:
         return c
-    zero = _worst(groups, _LESION_POINT)
+    stacks = [one.tumor(on_lesion=False) for one in linked if one.count >= scores.FEWEST_FOR_SERIES]
+    # A handful of stacks has no percentile: no validation stack may be called a lesion for what is none in it.
+    zero = max(stacks) + _LESION_MARGIN if len(stacks) >= _FEWEST_STACKS else _worst(groups, _LESION_POINT)
     study_slope, _ = _platt(np.array(with_lesion) - zero, without - zero, at_zero=ALERT)
     return replace(c, study_tumor_slope=study_slope, study_tumor_bias=-study_slope * zero)
 
