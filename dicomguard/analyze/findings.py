@@ -122,7 +122,7 @@ def _finding(
         extent_mm=max(item.extent_mm for item in measured),
         centroid_lps_mm=_centroid(plan, places, measured, headers),
         p_forged=region.p_forged,
-        p_tumor=region.p_tumor,
+        p_tumor=region.p_tumor if category == "real" else region.p_lesion,
         authentic_rank=rank(region.p_forged, authentic_scores),
         # A sentence on a sign of forgery beside "no sign of forgery was found" would say two things.
         evidence=tuple(item for item in region.evidence if category != "real" or item.sentence_key == "noise_fits"),

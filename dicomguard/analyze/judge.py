@@ -42,7 +42,8 @@ class NetworkJudge:
             skipped=tuple(one.reason for one in found),
             head_pixels=tuple(round(one.head_share * pixels.size) for one, pixels in zip(found, slices, strict=True)),
             regions=tuple(
-                JudgedRegion(masks=track.masks, p_forged=track.p_forged, p_tumor=track.p_tumor) for track in tracks
+                JudgedRegion(masks=track.masks, p_forged=track.p_forged, p_tumor=track.p_tumor, p_lesion=track.p_lesion)
+                for track in tracks
             ),
             forgery=max((track.p_forged for track in tracks), default=0.0),
             tumor=max((track.p_tumor for track in tracks), default=0.0),

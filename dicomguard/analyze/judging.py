@@ -22,6 +22,8 @@ class JudgedRegion:
     # Calibrated, 0…1.
     p_forged: float
     p_tumor: float
+    # That it looks like a lesion, once a forgery says to look there.
+    p_lesion: float
     evidence: tuple[Sentence, ...] = ()
 
 

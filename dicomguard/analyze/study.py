@@ -186,7 +186,10 @@ def _answer(
     forgery = max((item.forgery for item in judged), default=0.0)
     tumor = max((item.tumor for item in judged), default=0.0)
     decision = verdict.decide(
-        [verdict.Region(p_forged=item.region.p_forged, p_tumor=item.region.p_tumor) for item in candidates],
+        [
+            verdict.Region(p_forged=one.region.p_forged, p_tumor=one.region.p_tumor, p_lesion=one.region.p_lesion)
+            for one in candidates
+        ],
         forgery=forgery,
         slices_analysed=analysed,
         point=model.operating_point,

@@ -222,10 +222,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """A linked region before it has a category: two calibrated probabilities."""
+    """A linked region before it has a category: calibrated probabilities."""
 
     p_forged: float
+    # That the study shows a tumor here; decides between real and absent.
     p_tumor: float
+    # That the region looks like a tumor, once a forgery says to look there; decides between added and removed.
+    p_lesion: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +255,7 @@ def decide(regions: Sequence[Region], *, forgery: float, slices_analysed: int, p
     for index, region in enumerate(regions):
         tumor = region.p_tumor >= point.tumor
         if alarm and (index == most or region.p_forged >= point.forgery):
-            forged.append((index, "added" if tumor else "removed"))
+            forged.append((index, "added" if region.p_lesion >= 0.5 else "removed"))
         elif tumor:
             real.append((index, "real"))
     forged.sort(key=lambda item: (-regions[item[0]].p_forged, item[0]))

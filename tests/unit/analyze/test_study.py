@@ -75,7 +75,9 @@ def disc(row: int, column: int, radius: int, size: tuple[int, int] = (128, 128))
 
 
 def region(*places: int, forged: float = 0.1, tumor: float = 0.9, row: int = 60, radius: int = 6) -> JudgedRegion:
-    return JudgedRegion(masks={i: disc(row, 50, radius) for i in places}, p_forged=forged, p_tumor=tumor)
+    return JudgedRegion(
+        masks={i: disc(row, 50, radius) for i in places}, p_forged=forged, p_tumor=tumor, p_lesion=tumor
+    )
 
 
 def job_of(tmp_path: Path, datasets: Sequence[Any]) -> AnalysisJob:

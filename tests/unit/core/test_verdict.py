@@ -50,7 +50,10 @@ SOFTWARE = Software(name="dicomguard", version="0.1.0", analyze_version="1")
 
 def decided(*regions: tuple[float, float], forgery: float, analysed: int = 5) -> tuple[str, list[tuple[int, str]]]:
     answer = decide(
-        [Region(p_forged=f, p_tumor=t) for f, t in regions], forgery=forgery, slices_analysed=analysed, point=POINT
+        [Region(p_forged=f, p_tumor=t, p_lesion=t) for f, t in regions],
+        forgery=forgery,
+        slices_analysed=analysed,
+        point=POINT,
     )
     return answer.category, list(answer.reported)
 
