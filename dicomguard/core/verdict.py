@@ -72,12 +72,12 @@ class ModelScope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatingPoint:
-    """Thresholds, and what they cost on authentic studies."""
+    """Thresholds, and what they cost on authentic slices of validation patients."""
 
     name: str
     forgery: float
     tumor: float
-    # 95 % upper bound of the share of authentic studies flagged.
+    # 95 % upper bound of the share of authentic slices flagged.
     false_alarm_upper: float
     n_authentic: int
     flagged: int

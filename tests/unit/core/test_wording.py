@@ -50,7 +50,7 @@ def test_added() -> None:
         "The region F1 on slices 8 to 14 of series 3 (about 9.5 ml) looks like a tumor, but its pixels do not fit the "
         "rest of the scan: noise inside is 38 % below tissue of equal brightness. This is consistent with a tumor that "
         "was added to the images. Forgery score 0.93; none of 100 authentic studies scored as high; at this threshold "
-        "2 of 100 authentic studies were flagged (95 % upper bound 6.2 %). All 20 slices were analysed. "
+        "2 of 100 authentic slices were flagged (95 % upper bound 6.2 %). All 20 slices were analysed. "
         "Denoising, stitching or a burned-in overlay can look alike. "
         "Please do not rely on this region before comparing it with the images on the scanner or in the modality's own "
         "archive, and tell the PACS administrator. Other regions and slices were judged separately."
