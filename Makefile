@@ -50,7 +50,7 @@ format: install
 	.venv/bin/ruff check --fix .
 
 bench: install
-	$(PYTHON) benchmarks/analyze/bench.py
+	PYTHONPATH=. $(PYTHON) benchmarks/analyze/bench.py
 
 train: install
 	$(PYTHON) -m dicomguard.retrain.net.train --data $(DATA) --out $(OUT) --minutes $(or $(MINUTES),120)

@@ -17,6 +17,8 @@ NOT_IMAGES = {"SEG", "SR", "PR", "KO", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE", "D
 # User-defined metadata: number of image instances that were sent last.
 SENT = "5151"
 SCHEME = "99DCMGUARD"
+# Text Value (0040,A160).
+TEXT_VALUE = "0040-a160"
 # Seconds until a job that failed (dicomguard away, network down) is tried again.
 RETRY = 60
 
@@ -76,7 +78,7 @@ def texts(item, found):
     for child in item.get("ContentSequence", []):
         concept = (child.get("ConceptNameCodeSequence") or [{}])[0].get("CodeMeaning", "")
         if child.get("ValueType") == "TEXT":
-            found.append((concept, child.get("TextValue", "")))
+            found.append((concept, child.get("TextValue") or ""))
         elif child.get("ValueType") == "CODE":
             found.append((concept, (child.get("ConceptCodeSequence") or [{}])[0].get("CodeMeaning", "")))
         texts(child, found)
@@ -91,7 +93,8 @@ def reports(study):
         if series["MainDicomTags"].get("Modality") != "SR":
             continue
         for instance in series["Instances"]:
-            tags = get(f"/instances/{instance}/simplified-tags")
+            # Without the last part Orthanc leaves out texts of more than 256 characters, the summary among them.
+            tags = get(f"/instances/{instance}/tags?simplify&ignore-length={TEXT_VALUE}")
             title = (tags.get("ConceptNameCodeSequence") or [{}])[0]
             if title.get("CodingSchemeDesignator") == SCHEME:
                 found.append((int(tags.get("InstanceNumber") or 0), title.get("CodeMeaning", ""), tags))

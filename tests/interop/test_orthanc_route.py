@@ -86,6 +86,7 @@ def test_orthanc_holds_report_and_regions_in_the_senders_study(routed: Orthanc) 
     (study,) = routed.get("/studies")
     page = routed.get_bytes(f"/dicomguard/report/{study}").decode()
     assert "Research use only" in page
+    assert "consistent with a tumor that was added" in page
     assert report.ConceptNameCodeSequence[0].CodeMeaning in page
     # Results came back to the study and made it stable again: nothing is sent or reported twice.
     wait_for(lambda: routed.get(f"/studies/{study}")["IsStable"], seconds=30, what="a stable study")
