@@ -1,7 +1,7 @@
 """Every transfer syntax against decoders not written here: DCMTK's, and the raw twin of each file."""
 
+import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,7 @@ def reader() -> Iterator[Reader]:
 def unpacked(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dicom")
     for name in ("wg04-syntaxes", "syntaxes-and-odd", "siemens-xa30-enhanced"):
-        with tarfile.open(shared_data / "dicom" / f"{name}.tar.xz") as archive:
-            archive.extractall(folder, filter="data")
+        shutil.unpack_archive(shared_data / "dicom" / f"{name}.tar.xz", folder)
     return folder
 
 
