@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dicomguard.errors import DicomguardError
+from dicomguard.errors import DicomguardError, Refused
 from dicomguard.retrain.evaluate import metrics
 from dicomguard.retrain.evaluate.cases import SMALLEST_MASK_PX, Case, Forgery, forge
 from dicomguard.retrain.evaluate.scoring import Score, Scored, study_of
