@@ -209,8 +209,7 @@ class Detector:
         x[:, :, :height, :width] = torch.from_numpy(stacks).to(self._device)
         x = x.contiguous(memory_format=torch.channels_last)
         with autocast(self._device):
-            features = self._network.features(x)
-            maps = self._network.dense(features["2"])
+            features, maps = self._network.look(x)
         proposals = self._network.detect(features, len(stacks), padded)
         smooth = functional.avg_pool2d(maps.float(), 5, stride=1, padding=2, count_include_pad=False)
         cut = smooth[:, :, : -(-height // 2), : -(-width // 2)].cpu().numpy()

@@ -135,10 +135,11 @@ class Network(nn.Module):
         maps: OrderedDict[str, Tensor] = self.rcnn.backbone(x)
         return maps
 
-    def maps(self, x: Tensor) -> Tensor:
-        """N×2×H/2×W/2 logits: forgery, lesion."""
-        dense: Tensor = self.dense(self.features(x)["2"])
-        return dense
+    def look(self, x: Tensor) -> "tuple[OrderedDict[str, Tensor], Tensor]":
+        """Pyramid of a padded batch N×C×H×W, and N×2×H/2×W/2 logits: forgery, lesion."""
+        features = self.features(x)
+        dense: Tensor = self.dense(features["2"])
+        return features, dense
 
     def losses(
         self, features: "OrderedDict[str, Tensor]", targets: list[dict[str, Tensor]], size: tuple[int, int]

@@ -9,9 +9,11 @@ import argparse
 import json
 import math
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -43,6 +45,8 @@ _PROGRESS_STEPS = 21
 # Weights of the RPN and RoI losses beside the dense ones, which carry the forensic evidence.
 _ROI_WEIGHT = 0.6
 
+Look: TypeAlias = Callable[[Tensor], tuple["OrderedDict[str, Tensor]", Tensor]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainJob:
@@ -62,6 +66,10 @@ class TrainJob:
     minutes: float | None = None
     # A few steps on a few cases: proves the path, not the weights.
     small: bool = False
+    # Highest learning rate; None takes the one for weights from chance or for given ones.
+    peak_rate: float | None = None
+    # Fuse the maps' kernels (a third faster on a CPU); needs a C++ compiler and half a minute at the start.
+    fused: bool = False
     device: str = ""
     threads: int = 1
 
@@ -89,9 +97,8 @@ def stages(job: TrainJob) -> tuple[Stage, Stage]:
     )
 
 
-def learning_rate(step: int, done: float, *, further: bool = False) -> float:
+def learning_rate(step: int, done: float, *, peak: float) -> float:
     """Linear warm-up by steps, then a cosine from the peak to the last rate over the share `done` of the run."""
-    peak = _PEAK_RATE_FURTHER if further else _PEAK_RATE
     warm = min(1.0, (step + 1) / _WARM_STEPS)
     return warm * (_LAST_RATE + 0.5 * (peak - _LAST_RATE) * (1 + math.cos(math.pi * min(done, 1.0))))
 
@@ -113,14 +120,18 @@ def _as_tensors(parts: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in parts.items()}
 
 
-def step_losses(model: Network, batch: dict[str, Tensor], device: torch.device, *, joint: bool) -> dict[str, Tensor]:
-    """All losses of a batch of crops, weighted; `joint` adds those of RPN, RoI and mask heads."""
+def step_losses(
+    model: Network, batch: dict[str, Tensor], device: torch.device, *, joint: bool, look: Look | None = None
+) -> dict[str, Tensor]:
+    """All losses of a batch of crops, weighted; `joint` adds those of RPN, RoI and mask heads.
+
+    `look` is the model's way from channels to pyramid and maps when it was fused.
+    """
     # pairs×2×C×S×S → 2·pairs×C×S×S
     x = batch["x"].to(device).float().contiguous(memory_format=torch.channels_last)
     truth = {name: batch[name].to(device).float() for name in ("forged", "lesion", "valid", "lesion_known")}
     with autocast(device):
-        features = model.features(x)
-        maps = model.dense(features["2"])
+        features, maps = (look or model.look)(x)
     losses = dense_losses(maps.float(), **truth)
     if not joint:
         return losses
@@ -180,6 +191,8 @@ def train(
     step, earlier = (found.step, found.seconds) if found else (0, 0.0)
     log = _Log(job.out / "progress.jsonl", on_progress)
     begun = saved = clock.monotonic()
+    peak = job.peak_rate or (_PEAK_RATE if job.incumbent is None else _PEAK_RATE_FURTHER)
+    look: Look = torch.compile(model.look) if job.fused else model.look
     plan = stages(job)
     total = plan[-1].last
 
@@ -205,11 +218,11 @@ def train(
             spent = earlier + clock.monotonic() - begun
             # A run that time will end cools down by time; such a run is not repeatable to the bit.
             done = step / total if job.minutes is None else max(step / total, spent / (60 * job.minutes))
-            rate = learning_rate(step, done, further=job.incumbent is not None)
+            rate = learning_rate(step, done, peak=peak)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             # Every other step: the heads cost as much as all maps, and the maps carry the forensic evidence.
-            losses = step_losses(model, batch, device, joint=stage.name == "joint" and step % 2 == 0)
+            losses = step_losses(model, batch, device, joint=stage.name == "joint" and step % 2 == 0, look=look)
             loss = torch.stack(list(losses.values())).sum()
             if not bool(torch.isfinite(loss)):
                 raise Broken(f"Loss at step {step} is not finite. Resume from the checkpoint with another seed.")
@@ -261,6 +274,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--joint-steps", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--peak-rate", type=float)
+    parser.add_argument("--fused", action="store_true")
     parser.add_argument("--small", action="store_true")
     given = parser.parse_args(arguments)
     job = TrainJob(
@@ -272,6 +287,8 @@ def main(arguments: list[str]) -> int:
         dense_steps=given.dense_steps,
         joint_steps=given.joint_steps,
         threads=given.threads,
+        peak_rate=given.peak_rate,
+        fused=given.fused,
         small=given.small,
     )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dicomguard.analyze import channels
 from dicomguard.retrain.dataset import Pixels
+from dicomguard.retrain.net import scanners
 from dicomguard.retrain.net.seeds import batch_generator
 from dicomguard.retrain.tamper import families, postprocess
 from dicomguard.retrain.tamper.forged import Canvas, Forged
@@ -23,6 +24,8 @@ SOURCE_WEIGHTS: Mapping[str, float] = {"lgg": 0.33, "cheng": 0.29, "btp": 0.18, 
 # This family copies from the next slice and finds nothing in a single one.
 _NEEDS_NEIGHBOURS = "neighbour"
 _SELF_BLEND_SHARE = 0.33
+# What validation finds least often is drawn more often.
+_FAMILY_WEIGHTS: Mapping[str, float] = {"painted": 1.6, "mirror": 1.6, "neighbour": 1.3}
 # How often the crop is placed on the forgery's seam; else anywhere in the head, which trains the quiet.
 _SEAM_SHARE = 0.75
 _NO_NEIGHBOURS_SHARE = 0.3
@@ -129,7 +132,14 @@ class TwinMaker:
         if cut is None:
             return None
         canvas, corner = cut
-        forged = families.draw(canvas, self._donor(one, rng), rng, names=names)
+        donor = self._donor(one, rng)
+        # Validation and test see scans as they are.
+        scanner = scanners.draw(rng) if processed else None
+        if scanner is not None:
+            canvas = scanner.apply(canvas)
+            same = scanners.of_donor(scanner, rng)
+            donor = same.apply(donor) if same is not None and donor is not None else donor
+        forged = families.draw(canvas, donor, rng, names=names)
         if forged is None:
             return None
         pixels, authentic = forged.pixels, forged.twin
@@ -167,11 +177,12 @@ class TwinMaker:
 
 
 def _draw_names(rng: np.random.Generator) -> tuple[str, ...]:
-    """One family: self-blend for a third of the draws, the others with equal weight."""
-    others = [name for name in families.FAMILIES if name != "self-blend"]
-    if "self-blend" in families.FAMILIES and rng.random() < _SELF_BLEND_SHARE:
+    """One family: self-blend for a third of the draws, the others by their weights."""
+    if rng.random() < _SELF_BLEND_SHARE:
         return ("self-blend",)
-    return (others[rng.integers(len(others))],)
+    others = [name for name in families.FAMILIES if name != "self-blend"]
+    weights = np.array([_FAMILY_WEIGHTS.get(name, 1.0) for name in others])
+    return (str(rng.choice(others, p=weights / weights.sum())),)
 
 
 def _run(touching: Sequence[bool], centre: int, rng: np.random.Generator, *, needed: bool = False) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from dicomguard.retrain.tamper.forged import Canvas, Forged, Kind
 
 _ATTEMPTS = 5
 # Share of forgeries that get a pass over the whole slice; the twin gets the same pass.
-_OVERALL_SHARE = 0.12
+_OVERALL_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
