@@ -90,12 +90,14 @@ def dataset_offset(path: Path) -> int:
 def read_dataset_head(path: Path, *, tags: tuple[str, ...] | None = None) -> pydicom.Dataset:
     """The dataset without Pixel Data and what follows it; `tags` (keywords) keeps only these."""
     with path.open("rb") as file:
-        return _head(file, path, tags)
+        return read_dataset_head_of(file, tags=tags)
 
 
-def _head(file: BinaryIO, path: Path, tags: tuple[str, ...] | None) -> pydicom.Dataset:
-    """Parse from the start of an open file and leave it at the element that stopped the parser."""
-    meta = read_meta(path)
+def read_dataset_head_of(file: BinaryIO, *, tags: tuple[str, ...] | None = None) -> pydicom.Dataset:
+    """The same of an open file; leaves it at the element that stopped the parser."""
+    file.seek(0)
+    meta = read_meta_of(file)
+    file.seek(0)
     if meta.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
         raise Refused("The dataset is deflated. Send it uncompressed or with compressed Pixel Data.")
     # Its warnings about odd values quote them; what is wrong with a value shows where it is used.
@@ -114,7 +116,7 @@ def _refused(error: BaseException) -> Refused:
 def read_header(path: Path) -> Header:
     """The attributes that rules and geometry read; never decodes. Raises `Refused`."""
     with path.open("rb") as file:
-        dataset = _head(file, path, None)
+        dataset = read_dataset_head_of(file)
         return header_of(dataset, has_pixels=_value_field(file, dataset) is not None)
 
 
@@ -371,9 +373,9 @@ class _Value:
     order: str
 
 
-def _at_pixels(file: BinaryIO, path: Path) -> _Value | None:
+def _at_pixels(file: BinaryIO) -> _Value | None:
     """Leave the file at the value field of Pixel Data."""
-    return _value_field(file, _head(file, path, ("SOPInstanceUID",)))
+    return _value_field(file, read_dataset_head_of(file, tags=("SOPInstanceUID",)))
 
 
 def _value_field(file: BinaryIO, dataset: pydicom.Dataset) -> _Value | None:
@@ -399,7 +401,7 @@ def pixel_sha256(path: Path) -> str | None:
     The basic offset table does not count: it says where frames begin, not what they show.
     """
     with path.open("rb") as file:
-        value = _at_pixels(file, path)
+        value = _at_pixels(file)
         if value is None:
             return None
         digest = hashlib.sha256()

@@ -4,6 +4,7 @@ A writing transaction on SQLite begins IMMEDIATE: one that starts by reading and
 once, whatever the timeout (sqlite.org/lang_transaction.html).
 """
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,31 @@ class Limits:
     max_instance_bytes: int = 4 << 30
     # Quarantined bytes beyond this are no longer kept.
     max_quarantine_bytes: int = 10 << 30
+    # A dataset beyond this is assembled in a file, not in memory.
+    spill_bytes: int = 4 << 20
+    # All datasets that are assembled in memory at one time.
+    buffer_bytes: int = 64 << 20
+
+
+class Budget:
+    """Memory that all incoming datasets share."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._left_bytes = size_bytes
+        self._lock = threading.Lock()
+
+    def take(self, size_bytes: int) -> bool:
+        """False when there is not as much left."""
+        with self._lock:
+            if size_bytes > self._left_bytes:
+                return False
+            self._left_bytes -= size_bytes
+            return True
+
+    def give(self, size_bytes: int) -> None:
+        """Back."""
+        with self._lock:
+            self._left_bytes += size_bytes
 
 
 class Store:
@@ -56,6 +82,7 @@ class Store:
         # Instance Creator UID of our results; "" when unknown.
         self.device_uid = device_uid
         self.space = Space(disk, root, clock, low_bytes=limits.low_bytes, stop_bytes=limits.stop_bytes)
+        self.buffers = Budget(limits.buffer_bytes)
         self._engine = engine
 
     @contextmanager

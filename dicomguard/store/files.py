@@ -9,7 +9,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -19,6 +19,7 @@ from dicomguard.errors import Refused, Unavailable
 INCOMING = "store/incoming"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _COPY_BYTES = 1 << 20
+Piece = bytes | bytearray | memoryview
 
 
 class Disk(Protocol):
@@ -28,7 +29,7 @@ class Disk(Protocol):
         """A new file that did not exist, open for writing, readable by its owner only."""
         ...
 
-    def write(self, file: BinaryIO, piece: bytes) -> None:
+    def write(self, file: BinaryIO, piece: Piece) -> None:
         """Append."""
         ...
 
@@ -60,7 +61,7 @@ class SystemDisk:
         """Exclusive, so that two writers can never share a temporary name."""
         return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb", _COPY_BYTES)
 
-    def write(self, file: BinaryIO, piece: bytes) -> None:
+    def write(self, file: BinaryIO, piece: Piece) -> None:
         """Through the file's buffer."""
         file.write(piece)
 
@@ -113,7 +114,7 @@ class FakeDisk(SystemDisk):
             raise Died(name)
         self.steps.append(name)
 
-    def write(self, file: BinaryIO, piece: bytes) -> None:
+    def write(self, file: BinaryIO, piece: Piece) -> None:
         """Fail with ENOSPC when the space is used up."""
         self._step("write")
         if self.space is not None:
@@ -216,26 +217,62 @@ class Written:
             self.path.unlink(missing_ok=True)
 
 
-@contextmanager
-def write_aside(disk: Disk, root: Path, pieces: Iterable[bytes]) -> Iterator[Written]:
-    """Write the pieces to a flushed temporary file below the root; it is removed on leaving unless it was moved."""
-    folder = root / INCOMING
-    make_folders(disk, root, folder)
-    written = Written(disk, root, folder / f"{secrets.token_hex(12)}.part")
-    try:
+class Aside:
+    """A file that grows under a temporary name below the root; gone after `drop` unless it was moved."""
+
+    def __init__(self, disk: Disk, root: Path) -> None:
+        self._disk = disk
+        folder = root / INCOMING
         try:
-            with disk.create(written.path) as file:
-                for piece in pieces:
-                    disk.write(file, piece)
-                disk.sync(file)
+            make_folders(disk, root, folder)
+            self.written = Written(disk, root, folder / f"{secrets.token_hex(12)}.part")
+            self._file: BinaryIO | None = disk.create(self.written.path)
         except OSError as error:
             raise unavailable(error) from error
-        yield written
+
+    def write(self, piece: Piece) -> None:
+        """Append; raises `Unavailable`."""
+        if self._file is None:
+            raise ValueError("the file is finished")
+        try:
+            self._disk.write(self._file, piece)
+        except OSError as error:
+            raise unavailable(error) from error
+
+    def finish(self) -> Written:
+        """Flush all that was written; raises `Unavailable`."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            try:
+                with file:
+                    self._disk.sync(file)
+            except OSError as error:
+                raise unavailable(error) from error
+        return self.written
+
+    def drop(self) -> None:
+        """Close, and remove the file unless it has its final name."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            # What is still buffered may find no room; it is not wanted any more.
+            with suppress(OSError):
+                file.close()
+        self.written.drop()
+
+
+@contextmanager
+def write_aside(disk: Disk, root: Path, pieces: Iterable[Piece]) -> Iterator[Written]:
+    """Write the pieces to a flushed temporary file below the root; it is removed on leaving unless it was moved."""
+    aside = Aside(disk, root)
+    try:
+        for piece in pieces:
+            aside.write(piece)
+        yield aside.finish()
     finally:
-        written.drop()
+        aside.drop()
 
 
-def write_durably(disk: Disk, root: Path, relative: str, pieces: Iterable[bytes]) -> Path:
+def write_durably(disk: Disk, root: Path, relative: str, pieces: Iterable[Piece]) -> Path:
     """Write a whole file under its final name; readers see all of it or none."""
     with write_aside(disk, root, pieces) as written:
         return written.move_to(relative)

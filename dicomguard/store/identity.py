@@ -6,7 +6,7 @@ Names and patient ids do not leave this module: they are hashed with the study's
 import hashlib
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import BinaryIO
 
 from dicomguard import part10
 from dicomguard.errors import Refused
@@ -90,9 +90,9 @@ class Identity:
         )
 
 
-def read_identity(path: Path) -> Identity:
-    """Raises `Refused` for bytes that are no dataset."""
-    dataset = part10.read_dataset_head(path, tags=_READ)
+def read_identity(file: BinaryIO) -> Identity:
+    """Of an open Part 10 file; raises `Refused` for bytes that are no dataset."""
+    dataset = part10.read_dataset_head_of(file, tags=_READ)
     try:
         texts = {keyword: str(dataset.get(keyword, "")).strip(" \0") for keyword in _READ}
     except part10.PARSE_ERRORS as error:

@@ -1,109 +1,156 @@
 """The one door for bytes: C-STORE, uploads and the command line bring a dataset, and it is durable when this returns.
 
-Order (nothing is said before all of it is done): temporary file, fdatasync, rename, fsync of the folder, row with a
-synchronous commit. A file without row was never acknowledged; a row without file cannot be. No path holds a UID, name
-or any other text of the sender.
+A small dataset is assembled in memory, a large one in a temporary file of the store; what becomes of it is decided in
+`filing`.
 """
 
 import hashlib
-import secrets
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+import io
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, assert_never
-
-from sqlalchemy import Row, func, select
-from sqlalchemy.exc import IntegrityError
+from types import TracebackType
+from typing import BinaryIO, Self
 
 from dicomguard import part10
-from dicomguard.core.instance import Instance
 from dicomguard.errors import Refused, Unavailable
-from dicomguard.store import associations, counters, results
-from dicomguard.store.db import Store, Tx, insert_missing
-from dicomguard.store.files import Written, read_pieces, write_aside
+from dicomguard.store import filing
+from dicomguard.store.db import Store
+from dicomguard.store.files import Aside, Piece, Written, read_pieces, write_aside
+from dicomguard.store.filing import RESULT_CLASSES as RESULT_CLASSES
+from dicomguard.store.filing import Arrival
+from dicomguard.store.filing import Channel as Channel
+from dicomguard.store.filing import Conflict as Conflict
+from dicomguard.store.filing import Duplicate as Duplicate
+from dicomguard.store.filing import Outcome as Outcome
+from dicomguard.store.filing import Quarantined as Quarantined
+from dicomguard.store.filing import QuarantineFull as QuarantineFull
+from dicomguard.store.filing import Sender as Sender
+from dicomguard.store.filing import Stored as Stored
+from dicomguard.store.filing import TooLarge as TooLarge
 from dicomguard.store.identity import Identity, read_identity
-from dicomguard.store.studies import read_instance
-from dicomguard.store.tables import instance, study
-
-Channel = Literal["dimse", "upload", "cli"]
-# Two senders of one instance at the same moment: the second commit fails and is decided again.
-_ATTEMPTS = 5
-# Native little endian pixels are the same bytes in both.
-_NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
 
 
-# Segmentation, Comprehensive 3D SR, Comprehensive SR.
-RESULT_CLASSES = frozenset(
-    {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33"}
-)
+class Incoming:
+    """One dataset on its way in; use it in one thread, and as a context so that an aborted transfer leaves nothing."""
+
+    def __init__(self, store: Store, arrival: Arrival) -> None:
+        self._store = store
+        self._arrival = arrival
+        self._sha256 = hashlib.sha256()
+        self._size_bytes = 0
+        # Exactly one of the two holds the bytes; neither after a failure or the end.
+        self._memory: io.BytesIO | None = None
+        self._aside: Aside | None = None
+        self._reserved_bytes = 0
+        self._failure: Refused | Unavailable | None = None
+        try:
+            store.space.check()
+            self._memory = io.BytesIO()
+            self._keep(
+                part10.file_head(
+                    transfer_syntax_uid=arrival.transfer_syntax_uid,
+                    sop_class_uid=arrival.sop_class_uid,
+                    sop_instance_uid=arrival.sop_instance_uid,
+                    source_ae=arrival.sender.calling_ae,
+                )
+            )
+        except Unavailable as error:
+            self._fail(error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    @property
+    def failed(self) -> bool:
+        """Whether `commit` will raise whatever still comes."""
+        return self._failure is not None
+
+    def write(self, piece: Piece) -> None:
+        """Take the next bytes of the dataset; a failure waits for `commit`, so that the message is read to its end."""
+        if self._failure is not None:
+            return
+        self._size_bytes += len(piece)
+        most = self._store.limits.max_instance_bytes
+        if self._size_bytes > most:
+            self._fail(TooLarge(f"The dataset has more than {most} bytes. Send it in parts, or raise the limit."))
+            return
+        self._sha256.update(piece)
+        try:
+            self._keep(piece)
+        except Unavailable as error:
+            self._fail(error)
+
+    def commit(self) -> Outcome:
+        """Return when the dataset is durable. Raises `Unavailable`, `TooLarge`, `QuarantineFull`, `Refused`."""
+        try:
+            if self._failure is not None:
+                raise self._failure
+            arrival = self._arrival.whole(
+                sha256=self._sha256.hexdigest(), size_bytes=self._size_bytes, received_at=self._store.clock.now()
+            )
+            if self._aside is not None:
+                return _decide(self._store, arrival, self._aside.finish())
+            if self._memory is None:
+                raise Unavailable("The transfer has ended. Send the instance again.")
+            with write_aside(self._store.disk, self._store.root, [self._memory.getbuffer()]) as written:
+                return _decide(self._store, arrival, written)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Give memory and space back; nothing stays behind."""
+        if self._aside is not None:
+            self._aside.drop()
+        self._memory = self._aside = None
+        self._store.buffers.give(self._reserved_bytes)
+        self._reserved_bytes = 0
+
+    def _fail(self, error: Refused | Unavailable) -> None:
+        self.discard()
+        self._failure = error
+
+    def _keep(self, piece: Piece) -> None:
+        if self._memory is not None:
+            fits = self._reserved_bytes + len(piece) <= self._store.limits.spill_bytes
+            if fits and self._store.buffers.take(len(piece)):
+                self._reserved_bytes += len(piece)
+                self._memory.write(piece)
+                return
+            self._aside = Aside(self._store.disk, self._store.root)
+            self._aside.write(self._memory.getvalue())
+            self._memory = None
+            self._store.buffers.give(self._reserved_bytes)
+            self._reserved_bytes = 0
+        if self._aside is not None:
+            self._aside.write(piece)
 
 
-class TooLarge(Refused):
-    """The dataset has more bytes than the node takes."""
-
-
-class QuarantineFull(Refused):
-    """No more unreadable bytes are kept."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sender:
-    """Who brings the bytes."""
-
-    # Configured name, "" for a person at the page or the command line.
-    peer: str
-    calling_ae: str
-    called_ae: str
-    address: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
-    instance: Instance
-    # "" for quarantined bytes.
-    study_key: str
-    # A sentence, "" when there is nothing to say.
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored(_Outcome):
-    """Kept; `instance.state` is "own" for one of our results that came back."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Duplicate(_Outcome):
-    """Known already with the same bytes; nothing was written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conflict(_Outcome):
-    """Kept beside another copy with other pixels under the same SOP Instance UID."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quarantined(_Outcome):
-    """Kept with its bytes, but it cannot be read; no study holds it."""
-
-
-Outcome = Stored | Duplicate | Conflict | Quarantined
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Arrival:
-    """Flushed bytes under a temporary name, and all that is known of them."""
-
-    written: Written
-    sender: Sender
-    channel: Channel
-    association_id: str | None
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-    sha256: str
-    size_bytes: int
-    received_at: datetime
+def open_instance(
+    store: Store,
+    sender: Sender,
+    *,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax_uid: str,
+    association_id: str | None,
+    channel: Channel = "dimse",
+) -> Incoming:
+    """Begin to take a dataset; never raises for disk or size, `Incoming.commit` does."""
+    arrival = Arrival(
+        sender=sender,
+        channel=channel,
+        association_id=association_id,
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=sop_instance_uid,
+        transfer_syntax_uid=transfer_syntax_uid,
+        received_at=store.clock.now(),
+    )
+    return Incoming(store, arrival)
 
 
 def receive(
@@ -113,38 +160,25 @@ def receive(
     sop_class_uid: str,
     sop_instance_uid: str,
     transfer_syntax_uid: str,
-    chunks: Iterable[bytes],
+    chunks: Iterable[Piece],
     association_id: str | None,
     channel: Channel,
 ) -> Outcome:
     """Keep the dataset bytes as they come. Raises `Unavailable` without room, `TooLarge` beyond the limit."""
-    store.space.check()
-    digest = _Digest(chunks, most=store.limits.max_instance_bytes)
-    head = part10.file_head(
-        transfer_syntax_uid=transfer_syntax_uid,
+    with open_instance(
+        store,
+        sender,
         sop_class_uid=sop_class_uid,
         sop_instance_uid=sop_instance_uid,
-        source_ae=sender.calling_ae,
-    )
-    with write_aside(store.disk, store.root, digest.after(head)) as written:
-        arrival = _Arrival(
-            written=written,
-            sender=sender,
-            channel=channel,
-            association_id=association_id,
-            sop_class_uid=sop_class_uid,
-            sop_instance_uid=sop_instance_uid,
-            transfer_syntax_uid=transfer_syntax_uid,
-            sha256=digest.hexdigest(),
-            size_bytes=digest.size_bytes,
-            received_at=store.clock.now(),
-        )
-        try:
-            identity = read_identity(written.path)
-            identity.check(sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid)
-        except Refused as error:
-            return _quarantine(store, arrival, str(error))
-        return _file(store, arrival, identity)
+        transfer_syntax_uid=transfer_syntax_uid,
+        association_id=association_id,
+        channel=channel,
+    ) as incoming:
+        for chunk in chunks:
+            incoming.write(chunk)
+            if incoming.failed:
+                break
+        return incoming.commit()
 
 
 def receive_file(store: Store, sender: Sender, path: Path, *, channel: Channel) -> Outcome:
@@ -162,277 +196,17 @@ def receive_file(store: Store, sender: Sender, path: Path, *, channel: Channel) 
     )
 
 
-class _Digest:
-    """Hash and count what passes."""
-
-    def __init__(self, chunks: Iterable[bytes], *, most: int) -> None:
-        self._chunks = chunks
-        self._most = most
-        self._sha256 = hashlib.sha256()
-        self.size_bytes = 0
-
-    def after(self, head: bytes) -> Iterator[bytes]:
-        """The head, which is not hashed, then the chunks."""
-        yield head
-        for chunk in self._chunks:
-            self.size_bytes += len(chunk)
-            if self.size_bytes > self._most:
-                raise TooLarge(f"The dataset has more than {self._most} bytes. Send it in parts, or raise the limit.")
-            self._sha256.update(chunk)
-            yield chunk
-
-    def hexdigest(self) -> str:
-        """Of all chunks that passed."""
-        return self._sha256.hexdigest()
+def _decide(store: Store, arrival: Arrival, written: Written) -> Outcome:
+    """The literal order: what is said is in its file and in the database."""
+    try:
+        with written.path.open("rb") as file:
+            identity = _checked_identity(file, arrival)
+    except Refused as error:
+        return filing.quarantine(store, arrival, written, str(error))
+    return filing.file(store, arrival, written, identity)
 
 
-def _quarantine(store: Store, arrival: _Arrival, reason: str) -> Outcome:
-    with store.read() as tx:
-        known = _copy(tx, arrival)
-        held = tx.execute(select(func.coalesce(func.sum(instance.c.size), 0)).where(instance.c.state == "quarantined"))
-        full = int(held.scalar_one()) + arrival.size_bytes > store.limits.max_quarantine_bytes
-    if known is not None:
-        return Quarantined(instance=read_instance(known), study_key="", reason=known.reason)
-    if full:
-        raise QuarantineFull(
-            f"Quarantine holds {store.limits.max_quarantine_bytes} bytes already. Look it through and empty it."
-        )
-    path = f"quarantine/{arrival.received_at:%Y/%m/%d}/{arrival.sha256}.dcm"
-    arrival.written.move_to(path)
-    with store.begin() as tx:
-        counters.add(tx, "instances_quarantined", arrival.sender.peer)
-        new = _row(arrival, Identity.unknown(arrival.sop_instance_uid), path) | {
-            "state": "quarantined",
-            "reason": reason,
-        }
-        # Bytes that cannot be read stand under no place of a study: the hash alone tells them apart.
-        new["version"] = -1 - secrets.randbelow(1 << 30)
-        insert_missing(tx, instance, new)
-        _touch(tx, arrival, None)
-        kept = _copy(tx, arrival)
-    if kept is None:
-        raise Unavailable("The row of a quarantined instance is not there after it was written. Send it again.")
-    return Quarantined(instance=read_instance(kept), study_key="", reason=reason)
-
-
-def _file(store: Store, arrival: _Arrival, identity: Identity) -> Outcome:
-    """Decide, move the file to its place, write the row; decide again when another sender was faster."""
-    for _ in range(_ATTEMPTS):
-        with store.read() as tx:
-            study_key = tx.execute(select(study.c.study_key).where(study.c.study_uid == identity.study_uid)).scalar()
-        if study_key is None:
-            study_key = _new_study(store, arrival, identity)
-        with store.read() as tx:
-            known = _copies(tx, identity.sop_uid)
-            own = _is_own(store, tx, identity)
-        place = _place(store, arrival, identity.salted(study_key), known, own=own, study_key=study_key)
-        if isinstance(place, Duplicate):
-            if not (store.root / place.instance.path).is_file():
-                # Lost since by other hands; the row is right again.
-                arrival.written.move_to(place.instance.path)
-            with store.begin() as tx:
-                counters.add(tx, "instances_repeated", arrival.sender.peer)
-                _touch(tx, arrival, study_key)
-            return place
-        try:
-            return _commit(store, arrival, identity.salted(study_key), place, study_key)
-        except IntegrityError:
-            continue
-    raise Unavailable("Several senders bring one instance at the same moment. Send it again.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """Where a new copy stands among those under its UID, and what that means."""
-
-    kind: Literal["first", "own", "header", "conflict"]
-    ordinal: int
-    version: int
-    pixel_sha256: str | None
-    reason: str = ""
-    # Whether reports or grouping would change.
-    opens_revision: bool = True
-
-
-def _place(
-    store: Store,
-    arrival: _Arrival,
-    identity: Identity,
-    known: list[Row[tuple[object, ...]]],
-    *,
-    own: bool,
-    study_key: str,
-) -> _Place | Duplicate:
-    for row in known:
-        if row.sha256 == arrival.sha256 and row.state != "quarantined":
-            return Duplicate(instance=read_instance(row), study_key=study_key, reason="the same bytes are kept already")
-    kept = [row for row in known if row.state != "quarantined"]
-    if not kept:
-        kind: Literal["own", "first"] = "own" if own else "first"
-        return _Place(kind=kind, ordinal=0, version=0, pixel_sha256=None, opens_revision=not own)
-    pixels = part10.pixel_sha256(arrival.written.path) or ""
-    for row in kept:
-        if not _comparable(row.syntax, arrival.transfer_syntax_uid):
-            continue
-        if _pixel_sha256(store, row) == pixels:
-            version = 1 + max(other.version for other in kept if other.ordinal == row.ordinal)
-            newest = max(
-                (other for other in kept if other.ordinal == row.ordinal), key=lambda other: int(other.version)
-            )
-            same = newest.identity_sha256 == identity.identity_sha256 and newest.study_key == study_key
-            return _Place(
-                kind="own" if own else "header",
-                ordinal=row.ordinal,
-                version=version,
-                pixel_sha256=pixels,
-                reason="the pixels are known, the header is newer",
-                opens_revision=not (same or own),
-            )
-    compared = any(_comparable(row.syntax, arrival.transfer_syntax_uid) for row in kept)
-    reason = (
-        "other pixels are kept under this SOP Instance UID"
-        if compared
-        else "a copy in another transfer syntax is kept under this SOP Instance UID; the pixels were not compared"
-    )
-    return _Place(
-        kind="conflict",
-        ordinal=1 + max(int(row.ordinal) for row in kept),
-        version=0,
-        pixel_sha256=pixels,
-        reason=reason,
-    )
-
-
-def _is_own(store: Store, tx: Tx, identity: Identity) -> bool:
-    """A result of this node that came back. Only classes that we make: a forged image must not pass as ours."""
-    if identity.sop_class not in RESULT_CLASSES:
-        return False
-    return results.is_own(tx, identity.sop_uid) or (bool(store.device_uid) and identity.creator_uid == store.device_uid)
-
-
-def _comparable(one: str, other: str) -> bool:
-    """Whether equal pixels would be equal bytes."""
-    return one == other or {one, other} <= _NATIVE
-
-
-def _pixel_sha256(store: Store, row: Row[tuple[object, ...]]) -> str:
-    """Of a kept copy; "" when it has no pixels."""
-    if row.pixel_sha256 is not None:
-        return str(row.pixel_sha256)
-    return part10.pixel_sha256(store.root / row.path) or ""
-
-
-def _copies(tx: Tx, sop_uid: str) -> list[Row[tuple[object, ...]]]:
-    rows = tx.execute(
-        select(instance).where(instance.c.sop_uid == sop_uid).order_by(instance.c.ordinal, instance.c.version)
-    )
-    return list(rows)
-
-
-def _copy(tx: Tx, arrival: _Arrival) -> Row[tuple[object, ...]] | None:
-    return tx.execute(
-        select(instance).where(instance.c.sop_uid == arrival.sop_instance_uid[:64], instance.c.sha256 == arrival.sha256)
-    ).first()
-
-
-def _new_study(store: Store, arrival: _Arrival, identity: Identity) -> str:
-    """A key of ours for a study seen for the first time; it collects nothing yet."""
-    with store.begin() as tx:
-        insert_missing(
-            tx,
-            study,
-            {
-                "study_key": secrets.token_hex(8),
-                "study_uid": identity.study_uid,
-                "calling_ae": arrival.sender.calling_ae[:64],
-                "first_at": arrival.received_at,
-                "last_at": arrival.received_at,
-                "collecting": False,
-                "opened_because": "first",
-                "forced_by": "",
-                "held_by": "",
-                "current_revision": 0,
-            },
-        )
-        found = select(study.c.study_key).where(study.c.study_uid == identity.study_uid)
-        return str(tx.execute(found).scalar_one())
-
-
-def _commit(store: Store, arrival: _Arrival, identity: Identity, place: _Place, study_key: str) -> Outcome:
-    """File to its final name, then the row, the study and the counts in one synchronous transaction."""
-    path = f"store/{arrival.received_at:%Y/%m/%d}/{study_key}/{arrival.sha256[:2]}/{arrival.sha256}.dcm"
-    if not arrival.written.moved:
-        arrival.written.move_to(path)
-    with store.begin() as tx:
-        row = tx.execute(select(study).where(study.c.study_key == study_key).with_for_update()).one()
-        new = _row(arrival, identity, path) | {
-            "study_key": study_key,
-            "ordinal": place.ordinal,
-            "version": place.version,
-            "pixel_sha256": place.pixel_sha256,
-            "state": "own" if place.kind == "own" else "stored",
-            "reason": place.reason,
-        }
-        # The same bytes under a request that contradicted them may lie in quarantine.
-        same = (instance.c.sop_uid == identity.sop_uid, instance.c.sha256 == arrival.sha256)
-        tx.execute(instance.delete().where(*same, instance.c.state == "quarantined"))
-        tx.execute(instance.insert().values(**new))
-        if place.opens_revision:
-            _collect(tx, row, arrival, pixel_conflict=place.kind == "conflict")
-        counters.add(tx, "instances_received", arrival.sender.peer)
-        counters.add(tx, "received_bytes", arrival.sender.peer, arrival.size_bytes)
-        if place.kind == "conflict":
-            counters.add(tx, "instances_conflicting", arrival.sender.peer)
-        _touch(tx, arrival, study_key)
-        kept = read_instance(tx.execute(select(instance).where(*same)).one())
-    match place.kind:
-        case "first" | "own" | "header":
-            return Stored(instance=kept, study_key=study_key, reason=place.reason)
-        case "conflict":
-            return Conflict(instance=kept, study_key=study_key, reason=place.reason)
-        case _:
-            assert_never(place.kind)
-
-
-def _collect(tx: Tx, row: Row[tuple[object, ...]], arrival: _Arrival, *, pixel_conflict: bool) -> None:
-    """The study has something that no revision covers."""
-    values: dict[str, object] = {"last_at": arrival.received_at, "collecting_last_at": arrival.received_at}
-    if not row.collecting:
-        because = "first" if row.current_revision == 0 else "late_instance"
-        values |= {"collecting": True, "collecting_first_at": arrival.received_at, "opened_because": because}
-    if pixel_conflict and row.current_revision > 0:
-        values["opened_because"] = "pixel_conflict"
-    if row.calling_ae == "" and arrival.sender.calling_ae and row.current_revision == 0 and not row.collecting:
-        values["calling_ae"] = arrival.sender.calling_ae[:64]
-    tx.execute(study.update().where(study.c.study_key == row.study_key).values(**values))
-
-
-def _touch(tx: Tx, arrival: _Arrival, study_key: str | None) -> None:
-    if arrival.association_id is not None:
-        associations.touch(tx, arrival.association_id, study_key, arrival.received_at)
-
-
-def _row(arrival: _Arrival, identity: Identity, path: str) -> dict[str, object]:
-    return {
-        "sop_uid": identity.sop_uid[:64],
-        "sha256": arrival.sha256,
-        "study_key": None,
-        "study_uid": identity.study_uid,
-        "series_uid": identity.series_uid,
-        "sop_class": arrival.sop_class_uid[:64],
-        "syntax": arrival.transfer_syntax_uid[:64],
-        "modality": identity.modality,
-        "size": arrival.size_bytes,
-        "pixel_sha256": None,
-        "identity_sha256": identity.identity_sha256,
-        "patient_sha256": identity.patient_sha256,
-        "path": path,
-        "peer": arrival.sender.peer[:64],
-        "calling_ae": arrival.sender.calling_ae[:64],
-        "called_ae": arrival.sender.called_ae[:64],
-        "address": arrival.sender.address[:64],
-        "channel": arrival.channel,
-        "received_at": arrival.received_at,
-        "ordinal": 0,
-        "version": 0,
-    }
+def _checked_identity(file: BinaryIO, arrival: Arrival) -> Identity:
+    identity = read_identity(file)
+    identity.check(sop_class_uid=arrival.sop_class_uid, sop_instance_uid=arrival.sop_instance_uid)
+    return identity
