@@ -68,6 +68,8 @@ class Plan:
     lease_s: float = 2.0
     # The worker ends by itself once no revision is under way and no delivery waits.
     until_idle: bool = False
+    # … and then does not take its time to close.
+    in_a_hurry: bool = False
     first_retry_s: float = 0.2
     keep_workflows_s: float = 3600.0
     answer_s: float = 10.0
@@ -329,7 +331,9 @@ def work(plan: Plan) -> None:
         engine.launch()
         while not stop.wait(0.2):
             beat.tick()
-            if plan.until_idle and idle(store):
+            if plan.until_idle and idle(store) and not engine.live():
+                if plan.in_a_hurry:
+                    return
                 break
         engine.close(1)
         beat.end()
