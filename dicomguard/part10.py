@@ -59,6 +59,8 @@ class FileMeta:
     sop_instance_uid: str
     transfer_syntax_uid: str
     dataset_offset: int
+    # AE that sent it, "" when the file does not say.
+    source_ae: str = ""
 
 
 def read_meta(path: Path) -> FileMeta:
@@ -77,6 +79,7 @@ def read_meta_of(file: BinaryIO) -> FileMeta:
             sop_instance_uid=str(meta.get("MediaStorageSOPInstanceUID", "")),
             transfer_syntax_uid=str(meta.TransferSyntaxUID),
             dataset_offset=file.tell(),
+            source_ae=str(meta.get("SourceApplicationEntityTitle", "")),
         )
     except PARSE_ERRORS as error:
         raise _refused(error) from error

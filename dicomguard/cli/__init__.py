@@ -22,6 +22,7 @@ COMMANDS = {
     "send": "Send DICOM files to an AE by C-STORE.",
     "echo": "Ask an AE whether it answers (C-ECHO).",
     "check-config": "Check a configuration file and show what it means.",
+    "verify": "Hold files against rows: nothing lost, torn, twice or left over.",
     "evaluate": "Measure the detector on patients it has not seen.",
     "tamper": "Forge a study from an authentic one, for drills and tests.",
     "archive": "Add, review, list and verify the cases that training uses.",

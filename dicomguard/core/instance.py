@@ -6,7 +6,8 @@ from typing import Literal
 
 Vector3 = tuple[float, float, float]
 Orientation = tuple[float, float, float, float, float, float]
-InstanceState = Literal["stored", "quarantined", "own", "expired"]
+# "expired" was deleted by retention; "missing" was lost by other hands.
+InstanceState = Literal["stored", "quarantined", "own", "expired", "missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
