@@ -58,7 +58,8 @@ class Database:
 class Receive:
     """[receive]"""
 
-    max_associations: int = _key(50, "Open associations in all.", least=1, most=1000)
+    max_associations: int = _key(100, "Open associations in all.", least=1, most=1000)
+    max_associations_per_peer: int = _key(20, "Open associations of one peer.", least=1, most=1000)
     max_instance_bytes: int = _key(4 << 30, "Largest instance that is taken, in bytes.", least=1 << 20)
     max_pdu_bytes: int = _key(131072, "PDU size that we advertise, in bytes.", least=4096, most=1 << 20)
     idle_s: float = _key(

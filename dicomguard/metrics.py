@@ -26,6 +26,10 @@ REFUSED = Gauge(
     "dicomguard_associations_refused", "Associations refused in the last 24 hours, by reason.", ["reason"],
     registry=REGISTRY,
 )  # fmt: skip
+CUT = Gauge(
+    "dicomguard_connections_cut", "Connections that the receiver ended since the first start, by reason and peer.",
+    ["reason", "peer"], registry=REGISTRY,
+)  # fmt: skip
 DISK_FREE = Gauge("dicomguard_disk_free_bytes", "Free bytes on the file system of the store.", registry=REGISTRY)
 PROCESS_UP = Gauge("dicomguard_process_up", "1 while the supervised process runs.", ["process"], registry=REGISTRY)
 PROCESS_RESTARTS = Counter(

@@ -180,8 +180,11 @@ class Node:
                 gauge.clear()
                 for label, count in counts.items():
                     gauge.labels(label).set(count)
-            for received in counters.listing(tx):
-                metrics.RECEIVED.labels(received.name, received.peer).set(received.value)
+            for counted in counters.listing(tx):
+                if counted.name.startswith(counters.CUT):
+                    metrics.CUT.labels(counted.name.removeprefix(counters.CUT), counted.peer).set(counted.value)
+                else:
+                    metrics.RECEIVED.labels(counted.name, counted.peer).set(counted.value)
             metrics.DELIVERIES.clear()
             for (destination, state), count in deliveries.count_by_state(tx).items():
                 metrics.DELIVERIES.labels(destination, state).set(count)

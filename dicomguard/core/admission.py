@@ -78,7 +78,13 @@ def _hint(calling: str, peers: Sequence[Peer]) -> str:
     return f"; it differs from peer {close[0]} only in case" if close else ""
 
 
-# pynetdicom counts associations by itself and answers so when they are used up.
+# Answers when all places are taken (PS3.8 Table 9-21: local limit exceeded).
 LIMIT_REACHED = Reject(
     reason="all associations are in use", result=_TRANSIENT, source=_PRESENTATION, diagnostic=_LOCAL_LIMIT
+)
+PEER_LIMIT_REACHED = Reject(
+    reason="all associations of this peer are in use",
+    result=_TRANSIENT,
+    source=_PRESENTATION,
+    diagnostic=_LOCAL_LIMIT,
 )

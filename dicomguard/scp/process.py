@@ -1,9 +1,9 @@
 """The receiver's process: open the store and the port, give signs of life, end in order on SIGTERM."""
 
-import logging
 import secrets
 import signal
 import threading
+import warnings
 from datetime import timedelta
 
 from dicomguard import log
@@ -11,6 +11,7 @@ from dicomguard.clock import SystemClock
 from dicomguard.config import LOOPBACK, Config
 from dicomguard.core import uid
 from dicomguard.errors import Unavailable
+from dicomguard.scp.guard import Caps
 from dicomguard.scp.server import Bounds, Receiver
 from dicomguard.store import associations, executors
 from dicomguard.store.db import Limits, Store, open_store
@@ -27,8 +28,8 @@ _STOP_PATIENCE_S = 10.0
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status."""
     log.configure(config.node.log_level)
-    # pydicom's warnings quote values; as log records they lose their text.
-    logging.captureWarnings(True)
+    # pydicom's warnings quote values, and Python keeps each different one for ever.
+    warnings.simplefilter("ignore")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -56,7 +57,10 @@ def _serve(config: Config, store: Store, process: str, stop: threading.Event) ->
         ae_title=config.node.ae_title,
         peers=config.peers,
         bounds=Bounds(
-            max_associations=config.receive.max_associations,
+            caps=Caps(
+                associations=config.receive.max_associations,
+                associations_per_peer=config.receive.max_associations_per_peer,
+            ),
             max_pdu_bytes=config.receive.max_pdu_bytes,
             idle_s=config.receive.idle_s,
             warn_of_conflict=config.receive.conflict_warning,

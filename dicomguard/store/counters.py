@@ -7,6 +7,9 @@ from sqlalchemy import select
 from dicomguard.store.db import Tx, upsert
 from dicomguard.store.tables import counter
 
+# Names of the counts of connections that the receiver ended begin so; the rest is the reason.
+CUT = "connections_cut_"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CounterRow:

@@ -27,8 +27,8 @@ class RefusalRow:
     last_at: datetime
 
 
-def record(tx: Tx, now: datetime, address: str, calling: str, called: str, reason: str) -> None:
-    """Count a refusal in the hour of `now`."""
+def record(tx: Tx, now: datetime, address: str, calling: str, called: str, reason: str, *, count: int = 1) -> None:
+    """Count refusals in the hour of `now`."""
     hour = now.replace(minute=0, second=0, microsecond=0)
     key = {
         "hour": hour,
@@ -46,8 +46,8 @@ def record(tx: Tx, now: datetime, address: str, calling: str, called: str, reaso
         tx,
         refused,
         key,
-        {"count": refused.c.count + 1, "last_at": now},
-        new={"count": 1, "first_at": now, "last_at": now},
+        {"count": refused.c.count + count, "last_at": now},
+        new={"count": count, "first_at": now, "last_at": now},
     )
 
 

@@ -51,6 +51,7 @@ def test_low_disk_stops_reception_but_not_the_echo(tmp_path: Path) -> None:
             # Transient, presentation related, temporary congestion.
             assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 1)
         assert echo(live)
+        wait_for(lambda: bool(live.events("association.refused")), what="the note")
         with live.store().read() as tx:
             assert [row.reason for row in refusals.recent(tx)] == ["the store has no room"]
 

@@ -9,7 +9,7 @@ import pytest
 from dicomguard import part10
 from dicomguard.store import counters, executors, refusals, studies
 from tests.instances import ROOT, part10_bytes, part10_file
-from tests.peers import Postgres
+from tests.peers import Postgres, wait_for
 from tests.receiver import LiveReceiver, associated, receiver, send
 
 
@@ -112,6 +112,7 @@ def test_a_class_without_context_is_noted(tmp_path: Path) -> None:
     with receiver(tmp_path) as live:
         with associated(live, [strange]) as association:
             assert send(association, strange) is None
+        wait_for(lambda: bool(live.events("association.refused")), what="the note")
         with live.store().read() as tx:
             assert [row.reason for row in refusals.recent(tx)] == [
                 "none of the proposed presentation contexts is taken"
