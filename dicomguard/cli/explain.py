@@ -22,6 +22,8 @@ Calling = Annotated[str, typer.Option("--calling-ae", help="AE title that would 
 _SLICE = {
     "too small": "It has fewer than 96 rows or columns.",
     "conflict copy": "Another file with the same SOP Instance UID and other pixels came first.",
+    "undecodable": "Its header cannot be read, or says nothing of rows and columns.",
+    "memory limit": "The study has more slices than one analysis takes.",
 }
 
 
@@ -77,6 +79,7 @@ def _line(path: str, plan: SeriesPlan, item: SliceFile | None, frames: int) -> d
         "file": path,
         "analysed": not skipped,
         "reason": _SLICE.get(skipped, plan.reason),
+        "modality": plan.modality,
         "scope": plan.scope,
         "scope_reasons": list(plan.scope_reasons),
         "sequence": plan.sequence,
@@ -89,6 +92,8 @@ def _line(path: str, plan: SeriesPlan, item: SliceFile | None, frames: int) -> d
 def _text(line: dict[str, Any]) -> str:
     word = "analysed" if line["analysed"] else "left out"
     text = f"{line['file']}: {word}. {line['reason']}"
+    if line.get("modality") == "CT" and not line["analysed"]:
+        text += " A rule of the configuration can include it."
     if line.get("scope") == "outside" and line["analysed"]:
         text += f" Outside the validated scope: {', '.join(line['scope_reasons'])}."
     return text

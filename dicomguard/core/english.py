@@ -64,6 +64,9 @@ FILES = {
 
 # Why a slice was not analysed, inside parentheses; a reason that is not here is printed as it is.
 REASONS = {
+    "localiser": "localiser",
+    "derived": "computed from other images",
+    "no head": "no head",
     "undecodable": "could not be decoded",
     "too small": "too few pixels",
     "lossy": "lossy compression",
@@ -94,6 +97,8 @@ TEXTS = {
         "The images could not be analysed: {reason}. Nothing can be said about their authenticity. "
         "This is neither good nor bad news."
     ),
+    "not_analysable_series": "{series} ({reason})",
+    "no_objects": "the study holds no images",
     "several": (
         "{count} regions: {list}. The result in the title is that of {headline}; each region is described on its own."
     ),
@@ -165,9 +170,11 @@ TEXTS = {
         "{series} gives no position in the patient (no Frame of Reference), so its regions are outlined here "
         "but there is no segmentation."
     ),
-    "extent": "{series}: {analysed} of {total} slices analysed. {reason}.",
+    "extent": "{series}: {analysed} of {total} slices analysed. {reason}",
+    "extent_empty": "{series}: no slices. {reason}",
     "use": "Research use only. Not for diagnosis. Made by a program, not checked by a person.",
     "model": "Model {id}, operating point {point}.",
+    "no_model": "No model has judged, since its weights could not be read.",
     "slice": "slice",
     "slices": "slices",
     "frame": "frame",
@@ -177,6 +184,7 @@ TEXTS = {
     "of_series": "{slices} of {series}",
     "series": "series {number}",
     "series_unnumbered": "a series without number",
+    "series_unnumbered_many": "{count} series without number",
     "whole_series": "all of {series} ({count} {noun}: {reason})",
     "some_slices": "{series}: {noun} {numbers} ({reason})",
     "by_place": " (counted along the stack)",

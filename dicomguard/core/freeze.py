@@ -13,7 +13,6 @@ from dicomguard.core import geometry, selection
 from dicomguard.core.instance import FrameGeometry, Header, Instance
 from dicomguard.core.study import ConflictCopy, Manifest, OpenedBecause, SeriesPlan, SliceFile
 from dicomguard.core.verdict import ModelScope
-from dicomguard.errors import Refused
 
 # The deepest feature map of a smaller picture holds too few pixels.
 SMALLEST_SIDE = 96
@@ -34,20 +33,15 @@ def freeze(
     scope: ModelScope,
     patient_ids: int = 1,
 ) -> Manifest:
-    """List what the analysis of one revision may look at.
-
-    Raise `Refused` for a study with more frames than one analysis takes.
-    """
+    """List what the analysis of one revision may look at."""
     by_series: dict[str, list[tuple[Header, Instance]]] = defaultdict(list)
     ordered = sorted(copies, key=lambda pair: (pair[1].sop_instance_uid, pair[1].ordinal, pair[1].sha256))
-    frames = sum(len(header.frames) for header, _ in ordered)
-    if frames > MOST_SLICES:
-        raise Refused(f"The study has {frames} frames, more than {MOST_SLICES}. Send its series one by one.")
     for header, instance in ordered:
         by_series[header.series_instance_uid].append((header, instance))
     plans: list[SeriesPlan] = []
     for uid in sorted(by_series, key=lambda uid: (_number(by_series[uid]), uid)):
         plans += _plans(by_series[uid], calling_ae=calling_ae, rules=rules, scope=scope)
+    plans = _limited(plans)
     return Manifest(
         study_instance_uid=study_instance_uid,
         revision=revision,
@@ -55,6 +49,19 @@ def freeze(
         series=tuple(plans),
         conflicts=_conflicts(ordered),
         patient_ids=patient_ids,
+    )
+
+
+def unreadable(instance: Instance) -> Header:
+    """Stands for the header of a kept file that cannot be read: one slice, not looked at, which its study outlives."""
+    return Header(
+        sop_instance_uid=instance.sop_instance_uid,
+        sop_class_uid=instance.sop_class_uid,
+        study_instance_uid=instance.study_instance_uid,
+        series_instance_uid=instance.series_instance_uid,
+        transfer_syntax_uid=instance.transfer_syntax_uid,
+        frames=(FrameGeometry(position_mm=None, orientation=None, spacing_mm=None),),
+        has_pixels=True,
     )
 
 
@@ -94,6 +101,20 @@ def _plans(
     return result
 
 
+def _limited(plans: Sequence[SeriesPlan]) -> list[SeriesPlan]:
+    """Stacks in their order as long as one analysis takes them; the rest keeps its slices with the reason."""
+    chosen, result = 0, []
+    for plan in plans:
+        count = sum(not item.skipped for item in plan.slices)
+        if chosen + count > MOST_SLICES:
+            slices = tuple(replace(item, skipped=item.skipped or "memory limit") for item in plan.slices)
+            result.append(replace(plan, analysed=False, slices=slices))
+        else:
+            chosen += count
+            result.append(plan)
+    return result
+
+
 def _plane(key: str, header: Header, frame: FrameGeometry, index: int) -> geometry.Plane:
     return geometry.Plane(
         key=key,
@@ -110,6 +131,8 @@ def _file(header: Header, instance: Instance, index: int, choice: selection.Choi
     skipped: str = "" if choice.analysed else choice.skipped or "derived"
     if not skipped and instance.ordinal > 0:
         skipped = "conflict copy"
+    if not skipped and not min(header.rows, header.columns):
+        skipped = "undecodable"
     if not skipped and min(header.rows, header.columns) < SMALLEST_SIDE:
         skipped = "too small"
     return SliceFile(

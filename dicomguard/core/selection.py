@@ -308,7 +308,7 @@ def _derived(first: Header, series: Sequence[Header]) -> _Left | None:
 def _modality(first: Header, series: Sequence[Header]) -> _Left | None:
     modality = _modality_of(first)
     if modality == "CT":
-        return _Left("modality", "It is CT, for which the model was not validated; a rule can include it.", "no head")
+        return _Left("modality", "It is CT, for which the model was not validated.", "no head")
     # Pictures that people wrapped come as OT or SC, or say nothing.
     if modality in ("MR", "OT", "SC", ""):
         return None

@@ -97,6 +97,19 @@ class Model:
     operating_point: OperatingPoint
 
 
+# Stands in verdicts of a node that cannot read its weights; it judges nothing.
+NO_MODEL = Model(
+    id="none",
+    name="dicomguard",
+    version="",
+    weights_sha256="",
+    architecture="",
+    card="",
+    scope=ModelScope(modalities=(), body_parts=(), sequences=()),
+    operating_point=OperatingPoint(name="none", forgery=1, tumor=1, false_alarm_upper=1, n_authentic=0, flagged=0),
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """Study level, 0…1; None when not analysable."""

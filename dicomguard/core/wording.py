@@ -15,7 +15,7 @@ from typing import Any
 from dicomguard.core import english
 from dicomguard.core.finding import Evidence, Finding
 from dicomguard.core.study import Manifest, SeriesPlan, SliceFile
-from dicomguard.core.verdict import Conflict, Verdict
+from dicomguard.core.verdict import NO_MODEL, Conflict, SeriesReport, SliceReport, Verdict
 from dicomguard.errors import Broken
 
 # Frame of an instance: SOP Instance UID, and 1-based frame or None.
@@ -105,7 +105,9 @@ def compose(verdict: Verdict, manifest: Manifest, earlier: Verdict | None = None
         revision=revision,
         next_step=next_step,
         use=english.TEXTS["use"],
-        model=_text("model", id=verdict.model.id, point=verdict.model.operating_point.name),
+        model=english.TEXTS["no_model"]
+        if verdict.model == NO_MODEL
+        else _text("model", id=verdict.model.id, point=verdict.model.operating_point.name),
         findings={
             finding.id: tuple(sentence(item.sentence_key, item.parameters) for item in finding.evidence)
             for finding in verdict.findings
@@ -134,7 +136,7 @@ def slice_name(verdict_slice: Ref, manifest: Manifest) -> str:
 def _found(verdict: Verdict, places: "_Places") -> list[str]:
     category = verdict.category
     if category == "not_analysable":
-        return [_text("not_analysable", reason=_reason(verdict))]
+        return [_text("not_analysable", reason=_reason(verdict, places))]
     if category == "absent":
         return [_text("absent", analysed=places.name(_analysed(verdict))), _score(verdict)]
     headline = verdict.findings[0]
@@ -186,12 +188,22 @@ def _size(finding: Finding) -> str:
     return _text("size_mm", mm=finding.extent_mm) if finding.extent_mm > 0 else ""
 
 
-def _reason(verdict: Verdict) -> str:
-    """Why nothing was analysed: the distinct reasons of slices, else of series, in order."""
-    of_slices = [english.REASONS.get(item.reason, item.reason) for item in verdict.slices if item.reason]
-    of_series = [item.reason.rstrip(". ") for item in verdict.series if not item.analysed and item.reason]
-    distinct = list(dict.fromkeys(of_slices or of_series)) or [english.TEXTS["unknown_reason"]]
-    return "; ".join(distinct[:_MOST_STRETCHES])
+def _reason(verdict: Verdict, places: "_Places") -> str:
+    """Why nothing was analysed: "series 1 (localiser …); series 2 and 3 (it is CT …)", or what befell the whole."""
+    # Reason → Series Instance UIDs; a dictionary keeps their order.
+    groups: dict[str, dict[str, None]] = {}
+    for item in verdict.slices:
+        reason = places.why(item)
+        # What befell the analysis and not its slices is said without them.
+        of = {} if reason == item.reason and reason not in english.REASONS.values() else {item.series: None}
+        groups.setdefault(reason, {}).update(of)
+    for plan in places.without_slices:
+        groups.setdefault(_inside(plan.reason), {}).update({plan.series_instance_uid: None})
+    named = [
+        _text("not_analysable_series", series=places.series_names(uids), reason=reason) if uids else reason
+        for reason, uids in groups.items()
+    ]
+    return "; ".join(named) or english.TEXTS["no_objects"]
 
 
 # ---- what was looked at -------------------------------------------------------------------------------------------
@@ -211,42 +223,52 @@ def _coverage(verdict: Verdict) -> str:
 
 
 def _not_looked_at(verdict: Verdict, places: "_Places") -> str:
+    """Whole series by their reason, then slices of the others."""
     if verdict.category == "not_analysable":
         return ""
-    why_series = {item.series_instance_uid: item.reason.rstrip(". ") for item in verdict.series if not item.analysed}
-    parts = []
-    for series, group in itertools.groupby(verdict.slices, key=lambda item: item.series):
+    whole: dict[str, list[SliceReport]] = {}
+    parts: list[str] = []
+    for _, group in itertools.groupby(verdict.slices, key=lambda item: item.series):
         members = list(group)
-        skipped = [item for item in members if item.state == "skipped"]
-        if not skipped:
-            continue
-        by_reason: dict[str, list[Ref]] = {}
-        for item in skipped:
-            reason = item.reason or why_series.get(series) or english.TEXTS["unknown_reason"]
-            by_reason.setdefault(english.REASONS.get(reason, reason), []).append((item.sop_instance_uid, item.frame))
-        whole = len(skipped) == len(members) and len(by_reason) == 1
-        for reason, refs in by_reason.items():
-            name, noun, numbers = places.parts(refs)
-            key = "whole_series" if whole else "some_slices"
-            parts.append(_text(key, series=name, noun=noun, numbers=numbers, count=len(refs), reason=reason))
+        by_reason: dict[str, list[SliceReport]] = {}
+        for item in members:
+            if item.state == "skipped":
+                by_reason.setdefault(places.why(item), []).append(item)
+        for reason, skipped in by_reason.items():
+            if len(skipped) == len(members):
+                whole.setdefault(reason, []).extend(skipped)
+                continue
+            name, noun, numbers = places.parts([(item.sop_instance_uid, item.frame) for item in skipped])
+            parts.append(_text("some_slices", series=name, noun=noun, numbers=numbers, reason=reason))
+    for reason, skipped in reversed(whole.items()):
+        series = places.series_names(dict.fromkeys(item.series for item in skipped))
+        noun = places.parts([(item.sop_instance_uid, item.frame) for item in skipped])[1]
+        parts.insert(0, _text("whole_series", series=series, count=len(skipped), noun=noun, reason=reason))
     return _text("not_looked_at", list="; ".join(parts)) if parts else ""
 
 
 def _extent(verdict: Verdict, places: "_Places") -> tuple[str, ...]:
+    """One sentence a series, its stacks together."""
+    series: dict[str, list[SeriesReport]] = {}
+    for item in verdict.series:
+        series.setdefault(item.series_instance_uid, []).append(item)
     return tuple(
         _text(
-            "extent",
-            series=_capital(places.series_name(item.series_instance_uid)),
-            analysed=item.slices_analysed,
-            total=item.slices_total,
-            reason=_capital(item.reason.rstrip(". ")) or english.TEXTS["unknown_reason"],
+            "extent" if sum(item.slices_total for item in stacks) else "extent_empty",
+            series=_capital(places.series_name(uid)),
+            analysed=sum(item.slices_analysed for item in stacks),
+            total=sum(item.slices_total for item in stacks),
+            reason=" ".join(dict.fromkeys(f"{_capital(item.reason.rstrip('. '))}." for item in stacks)),
         )
-        for item in verdict.series
+        for uid, stacks in series.items()
     )
 
 
 def _scope(verdict: Verdict, places: "_Places") -> str:
+    """ "" where nothing was analysed: there is no score that a scope could speak of."""
     scope = verdict.model.scope
+    if verdict.coverage.slices_analysed == 0:
+        return ""
     validated = " ".join(
         [
             _listed(scope.modalities),
@@ -256,12 +278,13 @@ def _scope(verdict: Verdict, places: "_Places") -> str:
     ).replace("  ", " ")
     if not verdict.coverage.outside_scope:
         return _text("inside_scope", scope=validated)
-    outside = [
-        f"{places.series_name(item.series_instance_uid)}: {', '.join(item.scope_reasons) or item.modality}"
-        for item in verdict.series
-        if item.scope == "outside" and item.analysed
-    ]
-    return _text("outside_scope", scope=validated, series="; ".join(outside) or english.TEXTS["unknown_reason"])
+    outside: dict[str, dict[str, None]] = {}
+    for item in verdict.series:
+        if item.scope == "outside" and item.analysed:
+            reasons = outside.setdefault(places.series_name(item.series_instance_uid), {})
+            reasons.update(dict.fromkeys(item.scope_reasons or (item.modality,)))
+    named = [f"{series}: {', '.join(reasons)}" for series, reasons in outside.items()]
+    return _text("outside_scope", scope=validated, series="; ".join(named) or english.TEXTS["unknown_reason"])
 
 
 # ---- files, conflicts, revisions ----------------------------------------------------------------------------------
@@ -330,12 +353,37 @@ class _Places:
         self._of: dict[Ref, tuple[SeriesPlan, SliceFile, int]] = {}
         self._first: dict[str, Ref] = {}
         self._numbers: dict[str, int | None] = {}
+        self._plans = manifest.series
         for plan in manifest.series:
             self._numbers.setdefault(plan.series_instance_uid, plan.series_number)
             for place, item in enumerate(plan.slices, start=1):
                 ref = (item.sop_instance_uid, item.frame)
                 self._of.setdefault(ref, (plan, item, place))
                 self._first.setdefault(item.sop_instance_uid, ref)
+
+    @property
+    def without_slices(self) -> tuple[SeriesPlan, ...]:
+        """Series of objects that are no images."""
+        return tuple(plan for plan in self._plans if not plan.slices)
+
+    def why(self, item: SliceReport) -> str:
+        """Why the slice was not analysed, as it stands in parentheses."""
+        plan = self._entry((item.sop_instance_uid, item.frame))[0]
+        reason = item.reason or english.TEXTS["unknown_reason"]
+        # A series that a rule left out has its own sentence, which says more than the word of its slices.
+        if not plan.analysed and reason in ("derived", "no head"):
+            return _inside(plan.reason)
+        return english.REASONS.get(reason, reason)
+
+    def series_names(self, series_instance_uids: Iterable[str]) -> str:
+        """ "series 3, 4 and 7"."""
+        numbers = [self._numbers.get(uid) for uid in series_instance_uids]
+        known = sorted({number for number in numbers if number is not None})
+        names = [_text("series", number=_listed([str(number) for number in known]))] if known else []
+        if nameless := numbers.count(None):
+            key = "series_unnumbered" if nameless == 1 else "series_unnumbered_many"
+            names.append(_text(key, count=nameless))
+        return _listed(names)
 
     def any_frame(self, sop_instance_uid: str) -> Ref:
         """The first frame of an instance."""
@@ -421,6 +469,12 @@ def _fill(templates: Mapping[str, str], key: str, parameters: Mapping[str, Any])
         return template.format_map(parameters)
     except (KeyError, ValueError) as error:
         raise Broken(f'The sentence "{key}" lacks or cannot print a parameter ({error}). Analyse again.') from None
+
+
+def _inside(sentence: str) -> str:
+    """A whole sentence as it stands in parentheses: "it is CT, for which …"."""
+    bare = sentence.rstrip(". ")
+    return f"i{bare[1:]}" if bare.startswith(("It ", "Its ")) else bare
 
 
 def _capital(text: str) -> str:

@@ -1,19 +1,22 @@
 """What earlier steps and revisions left in the store, read back and verified."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import pydicom
 
-from dicomguard import part10
+from dicomguard import log, part10
 from dicomguard.analyze import masks
+from dicomguard.core import freeze
+from dicomguard.core.instance import Header, Instance
 from dicomguard.core.job import AnalysisReport
 from dicomguard.core.study import Manifest
 from dicomguard.core.verdict import Predecessor, Verdict
-from dicomguard.errors import Broken
+from dicomguard.errors import Broken, Refused
 from dicomguard.flow.states import BEGAN_DELIVERY
 from dicomguard.sr.build import Earlier, tracking_uids
 from dicomguard.store import results, studies
@@ -21,6 +24,8 @@ from dicomguard.store.db import Store, Tx
 
 Masks = Mapping[str, list[tuple[str, int | None, masks.Mask]]]
 T = TypeVar("T")
+
+_log = log.get("flow")
 
 
 def present(value: T | None, what: str) -> T:
@@ -54,14 +59,30 @@ def verdict(store: Store, study_key: str, number: int) -> tuple[Verdict, Path]:
     return Verdict.from_json(json.loads(verified(path, kept.sha256))), path.parent
 
 
-def dataset_heads(store: Store, manifest: Manifest) -> dict[str, pydicom.Dataset]:
-    """Datasets without pixels by SOP Instance UID; of several copies the one that counts."""
+def header(store: Store, instance: Instance) -> Header:
+    """The header of a kept file; one that cannot be read costs its own slice and not the study."""
+    try:
+        return part10.read_header(store.root / instance.path)
+    except (Refused, FileNotFoundError) as error:
+        _log.error("header.unreadable", kind=type(error).__name__)
+        return freeze.unreadable(instance)
+
+
+def dataset_heads(store: Store, manifest: Manifest, instances: Iterable[Instance] = ()) -> dict[str, pydicom.Dataset]:
+    """Datasets without pixels by SOP Instance UID; of several copies the one that counts.
+
+    `instances` stand in for a manifest without slices. A head that cannot be read is left out.
+    """
     paths = {
-        item.sop_instance_uid: store.root / item.path
+        item.sop_instance_uid: item.path
         for plan in manifest.series
         for item in sorted(plan.slices, key=lambda item: item.skipped != "conflict copy")
-    }
-    return {uid: part10.read_dataset_head(path) for uid, path in paths.items()}
+    } or {instance.sop_instance_uid: instance.path for instance in instances}
+    heads = {}
+    for uid, path in paths.items():
+        with contextlib.suppress(Refused, FileNotFoundError):
+            heads[uid] = part10.read_dataset_head(store.root / path)
+    return heads
 
 
 def unpacked_masks(folder: Path, verdict: Verdict, headers: Mapping[str, pydicom.Dataset]) -> Masks:

@@ -9,10 +9,11 @@ import secrets
 import shutil
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from dicomguard import log, part10
+from dicomguard import log
 from dicomguard.analyze import client as analyze_client
 from dicomguard.analyze import weights
 from dicomguard.clock import Clock
@@ -23,7 +24,7 @@ from dicomguard.core.peer import Destination
 from dicomguard.core.result import ResultObject
 from dicomguard.core.selection import Rule
 from dicomguard.core.study import Manifest
-from dicomguard.core.verdict import Predecessor, Verdict, not_analysable
+from dicomguard.core.verdict import NO_MODEL, Model, Predecessor, Verdict, not_analysable
 from dicomguard.errors import Broken, Refused, Unavailable
 from dicomguard.flow import kept
 from dicomguard.flow.engine import DELIVER, STUDY, Engine
@@ -50,7 +51,11 @@ DELIVERY_WORKFLOW = "deliver_v1"
 CHILD_DEATHS = 2
 ATTEMPTS = 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 900.0
+# A fault of these steps leaves a study without a verdict; it gets one that says so.
+_BEFORE_VERDICT = ("freeze", "analyse")
 _DIED = "the analysis stopped unexpectedly"
+_FAILED = "the analysis failed, for a reason that the log of the node names"
+_NO_WEIGHTS = "the program cannot read the weights of its model"
 
 _log = log.get("flow")
 
@@ -120,6 +125,11 @@ class StudyWork:
                     workflow_id=workflow_id(study_key, number, attempt + 1), delay_s=pause_s(attempt),
                 )  # fmt: skip
             elif answer["outcome"] != "superseded":
+                if name in _BEFORE_VERDICT:
+                    excuse = partial(self.excuse, study_key, number, answer["reason"])
+                    answer = engine.step("excuse", guarded, "excuse", excuse, study_key, number)
+                    if answer["outcome"] == "done":
+                        continue
                 engine.step("fail", self.fail, study_key, number, answer["reason"])
             return answer
         for destination in answer["destinations"]:
@@ -141,13 +151,13 @@ class StudyWork:
             patient_ids = studies.patient_ids(tx, study_key, number)
         if manifest is None:
             manifest = freeze.freeze(
-                ((part10.read_header(self._store.root / instance.path), instance) for instance in instances),
+                ((kept.header(self._store, instance), instance) for instance in instances),
                 study_instance_uid=revision.study_instance_uid,
                 revision=number,
                 opened_because=revision.opened_because,
                 calling_ae=revision.calling_ae,
                 rules=self._settings.rules,
-                scope=analyze_client.model_of(self._weights()).scope,
+                scope=self._model().scope,
                 patient_ids=max(1, patient_ids),
             )
             with self._store.begin() as tx:
@@ -173,14 +183,29 @@ class StudyWork:
         _log.event("study.judged", study=study_key, revision=number, category=row.category, score=row.score)
         return {"outcome": "done", "verdict": row.sha256}
 
+    def excuse(self, study_key: str, number: int, reason: str) -> dict[str, Any]:
+        """Keep "not analysable" for a study that was refused or met a fault, so that its sender is told."""
+        self.freeze(study_key, number)
+        with self._store.begin() as tx:
+            manifest = kept.present(studies.manifest(tx, study_key, number), "manifest")
+            predecessor = kept.predecessor(tx, study_key, number)
+            judged = studies.kept_verdict(tx, study_key, number) is not None
+        if not judged:
+            model = self._model()
+            why = _NO_WEIGHTS if model == NO_MODEL else _FAILED
+            self._keep_verdict(study_key, number, self._not_analysable(manifest, why, model, predecessor), None)
+        _log.error("study.excused", study=study_key, revision=number, reason=reason)
+        return {"outcome": "done"}
+
     def build(self, study_key: str, number: int) -> dict[str, Any]:
         """Make SEG and SR, and keep their bytes before the first is sent."""
         with self._store.begin() as tx:
             objects = results.of_revision(tx, study_key, number)
             manifest = kept.present(studies.manifest(tx, study_key, number), "manifest")
+            instances = studies.instances(tx, study_key, number)
         if not objects:
             verdict, folder = kept.verdict(self._store, study_key, number)
-            headers = kept.dataset_heads(self._store, manifest)
+            headers = kept.dataset_heads(self._store, manifest, instances)
             built = sr_build.build(
                 verdict,
                 manifest,
@@ -255,6 +280,14 @@ class StudyWork:
         with self._store.read() as tx:
             return models.weights(self._store, tx) or weights.shipped()
 
+    def _model(self) -> Model:
+        """Who judges; `NO_MODEL` where the weights cannot be read: the study is reported all the same."""
+        try:
+            return analyze_client.model_of(self._weights())
+        except (Refused, Broken) as error:
+            _log.error("weights.unreadable", reason=str(error))
+            return NO_MODEL
+
     def _jobs(self, study_key: str, number: int) -> Path:
         return self._store.root / "jobs" / study_key / f"r{number}"
 
@@ -297,15 +330,19 @@ class StudyWork:
                 _log.warning("child.ended", study=study_key, revision=number, attempt=deaths, reason=str(error))
             else:
                 return kept.read_report(report)
-        verdict = not_analysable(
+        return self._not_analysable(manifest, _DIED, self._model(), predecessor), None
+
+    def _not_analysable(
+        self, manifest: Manifest, reason: str, model: Model, predecessor: Predecessor | None
+    ) -> Verdict:
+        return not_analysable(
             manifest,
-            _DIED,
-            model=analyze_client.model_of(weights_path),
+            reason,
+            model=model,
             software=analyze_client.software(),
             created=self._clock.now().isoformat(timespec="seconds"),
             predecessor=predecessor,
         )
-        return verdict, None
 
     def _overtaken(self, study_key: str, number: int) -> bool:
         with self._store.read() as tx:

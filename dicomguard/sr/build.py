@@ -78,7 +78,8 @@ def build(
     """SEGs of all stacks with findings, then the SR.
 
     `headers` by SOP Instance UID, without pixels: the first analysed instance (any instance where nothing was
-    analysed) and every instance with a mask. Raises `Broken` when verdict, manifest, headers and masks disagree.
+    analysed) and every instance with a mask; objects that have no slices are named as evidence by theirs. Raises
+    `Broken` when verdict, manifest, headers and masks disagree.
     """
     if verdict.study.manifest_sha256 != manifest.sha256:
         raise Broken("The verdict was made for another manifest. Analyse the study again.")
@@ -119,6 +120,7 @@ def build(
         segments=segments,
         tracking_uids=tracking,
         no_segmentation=_unplaced(verdict, manifest, segments),
+        objects=_objects(manifest, headers),
     )
     built.append(_finish(sr, "SR", order=len(built)))
     return built
@@ -197,7 +199,19 @@ def _first_header(manifest: Manifest, headers: Mapping[str, Dataset]) -> Dataset
         for item in plan.slices:
             if item.sop_instance_uid in headers:
                 return headers[item.sop_instance_uid]
+    for key in sorted(headers):
+        return headers[key]
     raise Broken("There is no header of any instance of the study. Give at least one to the builder.")
+
+
+def _objects(manifest: Manifest, headers: Mapping[str, Dataset]) -> dict[str, tuple[str, str]]:
+    """SOP Instance UID → Series Instance and SOP Class UID of what arrived and has no slices."""
+    slices = {item.sop_instance_uid for plan in manifest.series for item in plan.slices}
+    return {
+        key: (str(header.get("SeriesInstanceUID", "")), str(header.get("SOPClassUID", "")))
+        for key, header in sorted(headers.items())
+        if key not in slices
+    }
 
 
 def _header(headers: Mapping[str, Dataset], sop_instance_uid: str) -> Dataset:

@@ -61,8 +61,12 @@ def build(
     segments: Mapping[str, SegmentReference],
     tracking_uids: Mapping[str, str],
     no_segmentation: Sequence[str],
+    objects: Mapping[str, tuple[str, str]],
 ) -> Dataset:
-    """The report; `segments` and `tracking_uids` by finding id, `no_segmentation` sentences to be said."""
+    """The report; `segments` and `tracking_uids` by finding id, `no_segmentation` sentences to be said.
+
+    `objects`: SOP Instance UID → Series Instance and SOP Class UID of what arrived and has no slices.
+    """
     study = verdict.study
     tree = _Tree(
         verdict=verdict,
@@ -75,7 +79,7 @@ def build(
     )
     with_overlay = title == "126000" and bool(verdict.findings)
     ds = _Document(
-        evidence=_evidence(manifest, shared, segments),
+        evidence=_evidence(manifest, shared, segments, objects),
         content=content.container(
             codes.IMAGING_MEASUREMENT_REPORT if with_overlay else codes.TITLES[verdict.category],
             tree.children(image_library=with_overlay),
@@ -119,7 +123,12 @@ class _Document(Comprehensive3DSR):  # type: ignore[misc]
         """Nothing: it would also refuse a first instance of a SOP class that the library does not know."""
 
 
-def _evidence(manifest: Manifest, shared: Provenance, segments: Mapping[str, SegmentReference]) -> list[Dataset]:
+def _evidence(
+    manifest: Manifest,
+    shared: Provenance,
+    segments: Mapping[str, SegmentReference],
+    objects: Mapping[str, tuple[str, str]],
+) -> list[Dataset]:
     """All that arrived, skipped instances too, and our segmentations."""
     arrived = {
         item.sop_instance_uid: (plan.series_instance_uid, item.sop_class_uid)
@@ -131,7 +140,7 @@ def _evidence(manifest: Manifest, shared: Provenance, segments: Mapping[str, Seg
         provenance.source(
             shared, series_instance_uid=series, sop_instance_uid=sop_instance_uid, sop_class_uid=sop_class_uid
         )
-        for sop_instance_uid, (series, sop_class_uid) in {**arrived, **made}.items()
+        for sop_instance_uid, (series, sop_class_uid) in {**arrived, **objects, **made}.items()
     ]
 
 
@@ -300,12 +309,13 @@ class _Tree:
 
     def _study_codes(self) -> list[ContentItem]:
         verdict = self.verdict
-        outside = verdict.coverage.outside_scope
+        scope = codes.OUTSIDE_SCOPE if verdict.coverage.outside_scope else codes.INSIDE_SCOPE
         return [
             content.code(codes.STUDY_RESULT, codes.RESULTS[verdict.category]),
             content.code(codes.SIGN_OF_FORGERY, _sign(verdict.category)),
             content.code(codes.PROCESSING_SUMMARY, _processing(verdict)),
-            content.code(codes.SCOPE, codes.OUTSIDE_SCOPE if outside else codes.INSIDE_SCOPE),
+            # No score was given that a scope could speak of.
+            content.code(codes.SCOPE, scope if verdict.coverage.slices_analysed else codes.UNDETERMINED),
         ]
 
     def _qualitative(self) -> list[ContentItem]:

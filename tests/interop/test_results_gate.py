@@ -7,6 +7,7 @@ voxel by voxel and finds the groups. The sources are synthetic headers of the la
 import re
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,8 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from dicomguard.core import wording
-from dicomguard.core.verdict import Predecessor
+from dicomguard.core.finding import Coverage
+from dicomguard.core.verdict import NO_MODEL, Predecessor
 from dicomguard.sr.build import Built, Earlier, fallback, file_bytes, tracking_uids
 from tests.sr_cases import NODE, Case, Change, Spot, case, enhanced, frames, identical_pixels, single_frame
 
@@ -73,6 +75,22 @@ def _two_stacks() -> Case:
     return case("added", stacks, [*ADDED, Spot(category="real", places=[1], stack=1, p_forged=0.1)])
 
 
+def _no_images() -> Case:
+    """A study of one object without pixels, on a node that cannot read its weights."""
+    whole = case("not_analysable", [frames(single_frame(1))])
+    manifest = replace(whole.manifest, series=(replace(whole.manifest.series[0], slices=()),))
+    nothing = Coverage(slices_total=0, slices_analysed=0, head_area_share=0, complete=False, outside_scope=False)
+    verdict = replace(
+        whole.verdict,
+        study=replace(whole.verdict.study, manifest_sha256=manifest.sha256),
+        model=NO_MODEL,
+        series=(replace(whole.verdict.series[0], slices_total=0),),
+        slices=(),
+        coverage=nothing,
+    )
+    return replace(whole, manifest=manifest, verdict=verdict)
+
+
 def _enhanced() -> Case:
     (header,) = enhanced(6)
     return case("removed", [[(header, frame) for frame in range(1, 7)]], [Spot(category="removed", places=[2, 3])])
@@ -105,6 +123,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "removed": lambda: case("removed", [frames(single_frame())], [Spot(category="removed", places=[2, 3])]),
     "several": lambda: case("added", [frames(single_frame())], _several()),
     "not_analysable": lambda: case("not_analysable", [frames(single_frame())]),
+    "no_images": _no_images,
     "partial": lambda: case("added", [frames(single_frame())], ADDED, skipped={(0, 0): "no head", (0, 6): "lossy"}),
     "outside_scope": lambda: case("added", [frames(single_frame(modality="CT"))], ADDED, outside=True),
     "files_evidence": lambda: case(

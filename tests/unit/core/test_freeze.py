@@ -5,14 +5,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-
 from dicomguard.core import freeze
 from dicomguard.core.instance import FrameGeometry, Header, Instance
 from dicomguard.core.selection import Rule
 from dicomguard.core.study import Manifest
 from dicomguard.core.verdict import ModelScope
-from dicomguard.errors import Refused
 
 SCOPE = ModelScope(modalities=("MR",), body_parts=("HEAD",), sequences=("flair",))
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -142,7 +139,22 @@ def test_descriptions_leave_only_as_hash() -> None:
     assert freeze.hashed("") == ""
 
 
-def test_endless_study_is_refused() -> None:
+def test_of_an_endless_study_the_first_stacks_are_analysed_and_the_rest_is_named() -> None:
     frame = FrameGeometry(position_mm=None, orientation=None, spacing_mm=None)
-    with pytest.raises(Refused, match="20001 frames"):
-        frozen(copy("1.1", frames=(frame,) * (freeze.MOST_SLICES + 1)))
+    manifest = frozen(
+        copy("1.1", frames=(frame,) * 10, series="1.2", series_number=1),
+        copy("1.2", frames=(frame,) * freeze.MOST_SLICES, series="1.3", series_number=2),
+        copy("1.3", series="1.4", series_number=3),
+    )
+    first, endless, last = manifest.series
+    assert (first.analysed, endless.analysed, last.analysed) == (True, False, True)
+    assert {item.skipped for item in endless.slices} == {"memory limit"}
+    assert len(endless.slices) == freeze.MOST_SLICES
+    assert not any(item.skipped for plan in (first, last) for item in plan.slices)
+
+
+def test_a_file_that_cannot_be_read_is_a_slice_that_was_not_looked_at() -> None:
+    (_, instance), good = copy("1.1"), copy("1.2")
+    manifest = frozen((freeze.unreadable(instance), instance), good)
+    slices = {item.sop_instance_uid: item.skipped for plan in manifest.series for item in plan.slices}
+    assert slices == {"1.1": "undecodable", "1.2": ""}

@@ -8,7 +8,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicomguard.core import english, wording
-from dicomguard.core.verdict import Category, Predecessor, Verdict
+from dicomguard.core.finding import Coverage
+from dicomguard.core.verdict import NO_MODEL, Category, Predecessor, Verdict
 from dicomguard.errors import Broken
 from tests.sr_cases import Case, Spot, case, frames, identical_pixels, single_frame
 
@@ -90,10 +91,44 @@ def test_threshold_that_was_never_tried_on_authentic_studies_claims_nothing() ->
 def test_not_analysable() -> None:
     said = texts(case("not_analysable", [source(3)]))
     assert said.summary == (
-        "The images could not be analysed: could not be decoded. Nothing can be said about their authenticity. "
-        "This is neither good nor bad news. Please read the images as if this report did not exist."
+        "The images could not be analysed: series 3 (could not be decoded). Nothing can be said about their "
+        "authenticity. This is neither good nor bad news. Please read the images as if this report did not exist."
     )
-    assert said.not_looked_at == ""
+    assert said.not_looked_at == said.scope == ""
+
+
+def test_why_nothing_could_be_analysed() -> None:
+    """What a rule says of a series, the word of its slices, or what befell the whole."""
+    stacks = [frames(single_frame(3, series=number)) for number in (3, 4, 5)]
+    made = case("not_analysable", stacks)
+    ct = "It is CT, for which the model was not validated."
+    plans = made.manifest.series
+    manifest = replace(
+        made.manifest,
+        series=(
+            replace(plans[0], analysed=False, reason=ct),
+            replace(plans[1], analysed=False, reason=ct),
+            plans[2],
+            replace(plans[2], series_instance_uid="9.9", series_number=9, slices=(), reason="It is a document."),
+        ),
+    )
+    words = {3: "no head", 4: "no head", 5: "undecodable"}
+    series = {plan.series_instance_uid: plan.series_number for plan in plans}
+    slices = tuple(replace(item, reason=words[series[item.series] or 0]) for item in made.verdict.slices)
+    assert texts(replace(made, manifest=manifest, verdict=replace(made.verdict, slices=slices))).summary.startswith(
+        "The images could not be analysed: series 3 and 4 (it is CT, for which the model was not validated); "
+        "series 5 (could not be decoded); series 9 (it is a document). Nothing"
+    )
+    failed = tuple(replace(item, reason="the analysis failed") for item in slices)
+    assert texts(replace(made, verdict=replace(made.verdict, slices=failed))).summary.startswith(
+        "The images could not be analysed: the analysis failed. Nothing"
+    )
+    empty = replace(made.verdict, slices=(), series=(), coverage=Coverage(
+        slices_total=0, slices_analysed=0, head_area_share=0, complete=False, outside_scope=False
+    ))  # fmt: skip
+    said = texts(replace(made, manifest=replace(manifest, series=()), verdict=replace(empty, model=NO_MODEL)))
+    assert said.summary.startswith("The images could not be analysed: the study holds no images. Nothing")
+    assert said.model == "No model has judged, since its weights could not be read."
 
 
 def test_several() -> None:
@@ -209,6 +244,31 @@ def test_two_series() -> None:
     assert said.extent[1].startswith("Series 5: 0 of 2 slices analysed. ")
     both = texts(case("absent", stacks)).summary
     assert "found on slices 1 to 3 of series 3 and slices 1 and 2 of series 5." in both
+
+
+def test_a_series_of_two_stacks_is_one_series() -> None:
+    """As when a conflict copy or a second echo lies at the places of the first."""
+    made = case("absent", [frames(single_frame(3, series=3)), frames(single_frame(2, series=5))], outside=True)
+    (first, second), uid = made.manifest.series, made.manifest.series[0].series_instance_uid
+    manifest = replace(
+        made.manifest, series=(first, replace(second, series_instance_uid=uid, series_number=first.series_number))
+    )
+    reports = tuple(replace(item, series_instance_uid=uid) for item in made.verdict.series)
+    slices = tuple(replace(item, series=uid) for item in made.verdict.slices)
+    said = texts(replace(made, manifest=manifest, verdict=replace(made.verdict, series=reports, slices=slices)))
+    assert "of the head; series 3: modality CT. The scores" in said.scope
+    assert said.extent == ("Series 3: 5 of 5 slices analysed. The rule head-mr matches.",)
+
+
+def test_whole_series_are_named_together_by_what_the_rule_says() -> None:
+    stacks = [frames(single_frame(2, series=number)) for number in (3, 5, 6)]
+    made = case("absent", stacks, skipped={(s, i): "derived" for s in (1, 2) for i in (0, 1)})
+    left = "Image Type says ADC: it is a map of diffusion (ADC), computed from a scan."
+    plans = tuple(replace(plan, analysed=n == 0, reason=left) for n, plan in enumerate(made.manifest.series))
+    assert texts(replace(made, manifest=replace(made.manifest, series=plans))).not_looked_at == (
+        "Not looked at: all of series 5 and 6 (4 slices: Image Type says ADC: it is a map of diffusion (ADC), computed "
+        "from a scan). A forgery there would not be seen."
+    )
 
 
 def test_many_stretches_are_counted() -> None:
