@@ -16,8 +16,6 @@ from tests.powercut import plants, prover, runs
 from tests.powercut.trace import Event, Trace
 
 Need = Callable[[str, str], str]
-# A mix of what one leader flushes and what takes more than one write.
-SIZES = (1_000, 20_000, 130_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,8 @@ class Recorded:
 def recorded(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Recorded:
     folder = tmp_path_factory.mktemp("powercut")
     recording, sent = runs.Recording(folder, need("strace", "strace")), runs.Sent()
-    files = runs.studies(folder / "in", senders=2, instances=8, sizes=SIZES, seed=1)
+    files = runs.studies(folder / "in", senders=2, instances=8, sizes=runs.SIZES, seed=1)
+    recording.install()
     with recording.receiver() as live:
         runs.send_all(live, files, sent)
         assert live.stop() == 0

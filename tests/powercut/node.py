@@ -11,6 +11,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from dicomguard.clock import SystemClock
 from dicomguard.errors import DicomguardError
 from dicomguard.store.db import open_store
@@ -41,7 +43,7 @@ def faults(state: Path, promise: Promise) -> list[str]:
                 *_torn(database, state),
                 *_results(database, state, promise),
             ]
-    except (DicomguardError, OSError, sqlite3.Error) as error:
+    except (DicomguardError, OSError, sqlite3.Error, SQLAlchemyError) as error:
         return [f"the node does not start: {type(error).__name__}: {error}"]
 
 

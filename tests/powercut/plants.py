@@ -20,4 +20,10 @@ def _rows(event: Event) -> bool:
     return event.path.endswith(".sqlite-wal")
 
 
+def _results(event: Event) -> bool:
+    """The final names of results and verdicts."""
+    return event.path.startswith("state/results")
+
+
 RECEIVER: Mapping[str, Callable[[Event], bool]] = {"file": _file, "folder": _folder, "rows": _rows}
+WORKER: Mapping[str, Callable[[Event], bool]] = {"file": _file, "folder": _results, "rows": _rows}

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def promise(trace: Trace, sent: Sent, cut: int) -> Promise:
 def cuts(trace: Trace, count: int, rng: np.random.Generator) -> list[int]:
     """Ascending: a third just after a word was given, the others after any event."""
     after_words = [event.at + 1 for event in trace.events if isinstance(event.op, Mark)]
-    after_events = [event.done + 1 for event in trace.events]
+    after_events = [event.done + 1 for event in trace.events if event.at >= trace.begin]
     words = rng.choice(after_words, count // 3) if after_words else np.array([], int)
     return sorted(int(cut) for cut in (*words, *rng.choice(after_events, count - len(words))))
 
@@ -78,26 +78,29 @@ def prove(
     *,
     count: int,
     rng: np.random.Generator,
-    check: Callable[[Path, Promise], list[str]] = faults,
+    given: Promise | None = None,
     until_found: bool = False,
 ) -> Verdict:
-    """Replay `count` cuts below `folder`; the state folder of the node is `state` in the watched folder."""
+    """Replay `count` cuts below `folder`; `given` is a promise from before the trace.
+
+    The state folder of the node is `state` in the watched folder.
+    """
     disk, verdict, seen = Disk(trace), Verdict(), set[int]()
     for cut in cuts(trace, count, rng):
         pending = disk.pending(cut)
         choice = choices.draw(pending, rng)
         tree = disk.after(cut, choice)
-        given = promise(trace, sent, cut)
+        word = promise(trace, sent, cut) if given is None else given
         verdict.cuts += 1
         verdict.kinds[choice.kind] += 1
-        verdict.acknowledged = max(verdict.acknowledged, len(given.acknowledged))
-        verdict.announced = max(verdict.announced, len(given.announced))
-        key = hash((tuple(tree.items()), tuple(given.acknowledged), tuple(given.announced)))
+        verdict.acknowledged = max(verdict.acknowledged, len(word.acknowledged))
+        verdict.announced = max(verdict.announced, len(word.announced))
+        key = hash((tuple(tree.items()), tuple(word.acknowledged), tuple(word.announced)))
         if key in seen:
             continue
         seen.add(key)
         verdict.states += 1
-        found = _try(tree, given, folder / "disk", check)
+        found = _try(tree, word, folder / "disk")
         if found:
             verdict.findings.append(Finding(cut=cut, kind=choice.kind, where=_where(trace, cut), faults=found))
             if until_found:
@@ -105,12 +108,12 @@ def prove(
     return verdict
 
 
-def _try(tree: Tree, given: Promise, folder: Path, check: Callable[[Path, Promise], list[str]]) -> list[str]:
+def _try(tree: Tree, word: Promise, folder: Path) -> list[str]:
     lay_out(tree, folder)
     try:
         if not (folder / "state").is_dir():
-            return ["the state folder is gone"] if given.acknowledged or given.announced else []
-        return check(folder / "state", given)
+            return ["the state folder is gone"] if word.acknowledged or word.announced else []
+        return faults(folder / "state", word)
     finally:
         shutil.rmtree(folder)
 

@@ -7,18 +7,22 @@ record with the real folder byte for byte: a record that misses a write proves n
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.powercut import dimse, strace
 from tests.powercut.strace import Call, after_texts, descriptor, plain, texts
-from tests.powercut.trace import ROOT, Event, Link, Mark, Op, Rename, Resize, Sync, Trace, Unlink, Write
+from tests.powercut.trace import ROOT, Event, Link, Mark, Op, Rename, Resize, Sync, Trace, Tree, Unlink, Write
 
 # SQLite rebuilds its shared memory at the first open; nothing of it has to be durable.
 _VOLATILE = ("-shm",)
+# Changed through a mapping; what a cut leaves of them is old, which the node has to bear.
+_MAPPED = ("/marks",)
 _SEND = frozenset({"write", "writev", "sendto", "sendmsg"})
 _SYNCHRONOUS = ("O_SYNC", "O_DSYNC", "RWF_SYNC", "RWF_DSYNC")
+# Two lines before the first stand for what lay there before, and its sync.
+_BEGIN = 2
 _PROC_FD = re.compile(r"/proc/(?:self|\d+)/fd/(\d+)\Z")
 
 
@@ -47,13 +51,22 @@ class _Inode:
     names: dict[str, int] = field(default_factory=dict)
 
 
+def look(root: Path) -> Tree:
+    """What lies below a folder now, parents before children, without what need not be durable."""
+    return {
+        str(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if not path.name.endswith(_VOLATILE)
+    }
+
+
 class Recorder:
     """Takes calls in the order of their return; `trace` is what they did below `root`.
 
-    At first `root` held nothing but the empty folders `there`, and these are durable.
+    `before` is what lay there at first, all of it durable.
     """
 
-    def __init__(self, root: Path, *, there: Sequence[str] = ()) -> None:
+    def __init__(self, root: Path, *, before: Tree) -> None:
         self._root = str(root.resolve())
         self._hex = "".join(f"\\x{byte:02x}" for byte in os.fsencode(self._root))
         self._inodes: dict[int, _Inode] = {ROOT: _Inode(None)}
@@ -62,12 +75,20 @@ class Recorder:
         # Thread → its creator, and whether they share the table.
         self._born: dict[int, tuple[int, bool]] = {}
         self._events: list[Event] = []
-        for name in there:
-            number = self._new(content=None)
-            self._inodes[ROOT].names[name] = number
-            self._events.append(Event(at=0, done=0, op=Link(folder=ROOT, name=name, inode=number), path=name))
-        self._events.append(Event(at=1, done=1, op=Sync(inode=ROOT)))
-        self._end = 2
+        for name, content in before.items():
+            self._install(name, content)
+        self._events.append(Event(at=1, done=1, op=Sync(inode=None)))
+        self._end = _BEGIN
+
+    def _install(self, name: str, content: bytes | None) -> None:
+        place = self._place(f"{self._root}/{name}")
+        if place is None:
+            return
+        number = self._new(content=None if content is None else bytearray(content))
+        self._inodes[place[0]].names[place[1]] = number
+        self._events.append(Event(at=0, done=0, op=Link(folder=place[0], name=place[1], inode=number), path=name))
+        if content:
+            self._events.append(Event(at=0, done=0, op=Write(inode=number, offset=0, data=content), path=name))
 
     def read(self, lines: Callable[[], Iterable[str]]) -> None:
         """A record of strace; `lines` is called twice, because a child's calls may come before its birth returns."""
@@ -93,16 +114,14 @@ class Recorder:
     def trace(self) -> Trace:
         """All events so far."""
         folders = frozenset(number for number, inode in self._inodes.items() if inode.content is None)
-        return Trace(events=tuple(self._events), end=self._end, folders=folders)
+        return Trace(events=tuple(self._events), end=self._end, begin=_BEGIN, folders=folders)
 
     def verify(self) -> None:
         """Raise `Unsupported` when the real folder is not what the record says."""
-        real = {
-            str(path.relative_to(self._root)): None if path.is_dir() else path.read_bytes()
-            for path in Path(self._root).rglob("*")
-            if not path.name.endswith(_VOLATILE)
-        }
-        told = dict(self._walk(ROOT, ""))
+        real, told = (
+            {name: None if name.endswith(_MAPPED) else content for name, content in tree.items()}
+            for tree in (look(Path(self._root)), dict(self._walk(ROOT, "")))
+        )
         if real != told:
             different = sorted(
                 name for name in real.keys() | told.keys() if name not in real or name not in told
@@ -459,5 +478,5 @@ class Recorder:
 
     def _forbid(self, call: Call, argument: str) -> None:
         meant = descriptor(argument)
-        if meant is not None and self._relative(meant.path) and not meant.path.endswith(_VOLATILE):
+        if meant is not None and self._relative(meant.path) and not meant.path.endswith((*_VOLATILE, *_MAPPED)):
             raise Unsupported(f"{call.name} changes {meant.path} past the record.")

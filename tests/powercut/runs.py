@@ -1,6 +1,9 @@
 """Real runs of the node under strace: what is sent to it, and the record of what it did."""
 
 import contextlib
+import io
+import itertools
+import json
 import os
 import signal
 import subprocess
@@ -8,23 +11,29 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pydicom.uid import UID
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import C_STORE
 
 from dicomguard import part10
+from tests.fault import world
 from tests.instances import ROOT as UID_ROOT
 from tests.instances import part10_bytes
 from tests.killing import dataset_sha256
 from tests.peers import free_port, wait_for
 from tests.powercut import strace
-from tests.powercut.recorder import Recorder
-from tests.powercut.trace import Trace
+from tests.powercut.recorder import Recorder, look
+from tests.powercut.trace import Trace, Tree
 from tests.receiver import LiveReceiver, associated, configuration, send
 
 # Below the folder of a run: what is watched, and in it the state folder of the node.
 WATCHED, STATE = "disk", "disk/state"
+# Bytes of pixels: some need one write, some more.
+SIZES = (1_000, 20_000, 130_000)
 
 
 @dataclass(kw_only=True)
@@ -44,20 +53,31 @@ class Sent:
 
 
 class Recording:
-    """One folder, watched over several runs; `installed`: the state folder is there, as a package would leave it."""
+    """A folder whose part `disk` is watched over several runs; what lies there before the first is durable."""
 
-    def __init__(self, folder: Path, program: str, *, installed: bool = True) -> None:
+    def __init__(self, folder: Path, program: str) -> None:
         self.folder = folder
         self._program = program
         self._records: list[Path] = []
-        self._there = ["state"] if installed else []
+        self._before: Tree = {}
         (folder / WATCHED).mkdir(parents=True)
-        for name in self._there:
-            (folder / WATCHED / name).mkdir(mode=0o700)
+
+    @property
+    def watched(self) -> Path:
+        """The folder that is recorded."""
+        return self.folder / WATCHED
+
+    def install(self) -> Path:
+        """Make the state folder, as a package would; returns it."""
+        state = self.folder / STATE
+        state.mkdir(mode=0o700)
+        return state
 
     @contextlib.contextmanager
     def run(self, command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
         """A process under strace, which is yielded; both end with the block."""
+        if not self._records:
+            self._before = look(self.folder / WATCHED)
         record = self.folder / f"record-{len(self._records)}.strace"
         self._records.append(record)
         with log.open("wb") as target:
@@ -87,9 +107,16 @@ class Recording:
             wait_for(lambda: bool(live.events("receiver.opened")), seconds=60, what=f"the receiver, see {log}")
             yield live
 
+    @contextlib.contextmanager
+    def worker(self, plan: world.Plan) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker of `tests.fault.world` on the watched state folder."""
+        command = [sys.executable, "-m", "tests.fault.world", json.dumps(asdict(plan))]
+        with self.run(command, self.folder / f"log-{len(self._records)}.jsonl") as tracer:
+            yield tracer
+
     def trace(self) -> Trace:
         """The record of all runs, verified against the folder as it lies there now."""
-        recorder = Recorder(self.folder / WATCHED, there=self._there)
+        recorder = Recorder(self.folder / WATCHED, before=self._before)
         for record in self._records:
 
             def lines(record: Path = record) -> Iterator[str]:
@@ -128,19 +155,21 @@ def studies(folder: Path, *, senders: int, instances: int, sizes: Sequence[int],
     """Files for each sender: new instances, and among them a repeat, other pixels, a new header, and rubbish."""
     folder.mkdir(parents=True)
     return [
-        _of_sender(folder, sender, instances, sizes, np.random.default_rng([seed, sender])) for sender in range(senders)
+        _of_sender(folder, f"{seed}.{sender}", instances, sizes, np.random.default_rng([seed, sender]))
+        for sender in range(senders)
     ]
 
 
-def _of_sender(folder: Path, sender: int, instances: int, sizes: Sequence[int], rng: np.random.Generator) -> list[Path]:
+def _of_sender(folder: Path, name: str, instances: int, sizes: Sequence[int], rng: np.random.Generator) -> list[Path]:
+    """No two senders, and no two calls with different seeds, share a UID."""
     files: list[Path] = []
 
     def add(content: bytes) -> None:
-        files.append(folder / f"{sender}-{len(files):03d}.dcm")
+        files.append(folder / f"{name}-{len(files):03d}.dcm")
         files[-1].write_bytes(content)
 
     for number in range(instances):
-        study = f"{UID_ROOT}.9.{sender}.{number // 8}"
+        study = f"{UID_ROOT}.9.{name}.{number // 8}"
         uids = {"study": study, "series": f"{study}.1", "sop": f"{study}.1.{number}"}
         pixels = rng.bytes(int(rng.choice(list(sizes))))
         add(part10_bytes(pixels=pixels, **uids))
@@ -153,7 +182,7 @@ def _of_sender(folder: Path, sender: int, instances: int, sizes: Sequence[int], 
                 add(part10_bytes(pixels=pixels, PatientName="OTHER^NAME", **uids))
             case 5:
                 whole = part10_bytes(pixels=pixels, **uids | {"sop": f"{study}.2.{number}"})
-                files.append(folder / f"{sender}-{len(files):03d}.dcm")
+                files.append(folder / f"{name}-{len(files):03d}.dcm")
                 files[-1].write_bytes(whole)
                 start = part10.dataset_offset(files[-1])
                 files[-1].write_bytes(whole[:start] + rng.bytes(3_000))
@@ -173,6 +202,43 @@ def send_all(live: LiveReceiver, files: Sequence[Sequence[Path]], sent: Sent, *,
         thread.start()
     for thread in threads:
         thread.join(120)
+
+
+def send_until(live: LiveReceiver, files: Sequence[Sequence[Path]], sent: Sent, *, after: int) -> None:
+    """As `send_all`, but the receiver is killed when it has given that many answers."""
+    wanted = len(sent.statuses) + after
+
+    def one(mine: Sequence[Path]) -> None:
+        with associated(live, list(mine), answer_s=2.0) as association:
+            for file in mine:
+                if association.is_established:
+                    sent.note(file, send(association, file))
+
+    threads = [threading.Thread(target=one, args=(mine,)) for mine in files]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(sent.statuses) >= wanted, seconds=60, what=f"{after} answers")
+    live.kill()
+    for thread in threads:
+        thread.join(120)
+
+
+def abort(live: LiveReceiver, file: Path, *, pdus: int) -> None:
+    """Begin to send an instance, and abort after some PDUs."""
+    meta = part10.read_meta(file)
+    request = C_STORE()
+    request.MessageID = 1
+    request.Priority = 2
+    request.AffectedSOPClassUID = UID(meta.sop_class_uid)
+    request.AffectedSOPInstanceUID = UID(f"{UID_ROOT}.66")
+    request.DataSet = io.BytesIO(bytes(200_000))
+    message = C_STORE_RQ()
+    message.primitive_to_message(request)
+    with associated(live, [file]) as association:
+        parts = message.encode_msg(association.accepted_contexts[0].context_id, 16_382)
+        for part in itertools.islice(parts, pdus):
+            association.dul.send_pdu(part)
+        association.abort()
 
 
 def memory_folder(beside: Path, stack: contextlib.ExitStack) -> Path:

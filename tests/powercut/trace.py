@@ -95,6 +95,8 @@ class Trace:
     events: tuple[Event, ...]
     # One past the last line: a cut there is a cut after the run.
     end: int
+    # First line of the run; what stands before it was there, and durable.
+    begin: int = 0
     folders: frozenset[int] = field(default_factory=lambda: frozenset({ROOT}))
 
     def marks(self, kind: str, *, before: int | None = None) -> list[str]:

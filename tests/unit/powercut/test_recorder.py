@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.powercut import dimse, strace
+from tests.powercut import choices, dimse, strace
+from tests.powercut.disk import Disk
 from tests.powercut.recorder import Recorder, Unsupported
 from tests.powercut.trace import Event, Link, Mark, Rename, Resize, Sync, Trace, Unlink, Write
 
@@ -33,7 +34,7 @@ class Script:
         )
 
     def trace(self) -> Trace:
-        recorder = Recorder(self.root)
+        recorder = Recorder(self.root, before={})
         recorder.read(lambda: self.lines)
         return recorder.trace()
 
@@ -173,13 +174,24 @@ def test_what_cannot_be_followed_is_refused(line: str, tmp_path: Path) -> None:
 def test_a_record_that_misses_a_write_is_refused(tmp_path: Path) -> None:
     script = Script(tmp_path)
     script.open(5, "a", "O_RDWR|O_CREAT|O_CLOEXEC")
-    recorder = Recorder(tmp_path)
+    recorder = Recorder(tmp_path, before={})
     recorder.read(lambda: script.lines)
     (tmp_path / "a").touch()
     recorder.verify()
     (tmp_path / "a").write_bytes(b"x")
     with pytest.raises(Unsupported, match=r"\['a'\]"):
         recorder.verify()
+
+
+def test_what_lay_there_before_is_durable(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, before={"f": None, "f/a": b"old", "n-shm": b"x"})
+    script = Script(tmp_path)
+    script.open(5, "f/a", "O_RDWR|O_CLOEXEC")
+    script.lines.append(f'7  pwrite64({script.fd(5, "f/a")}, "{hexed("n")}", 1, 0) = 1')
+    recorder.read(lambda: script.lines)
+    disk = Disk(recorder.trace())
+    assert disk.after(recorder.trace().end, choices.nothing()) == {"f": None, "f/a": b"old"}
+    assert disk.after(recorder.trace().end, choices.everything()) == {"f": None, "f/a": b"nld"}
 
 
 def test_shared_memory_of_the_database_is_left_out(tmp_path: Path) -> None:
