@@ -53,7 +53,7 @@ bench: install
 	PYTHONPATH=. $(PYTHON) benchmarks/analyze/bench.py
 
 train: install
-	$(PYTHON) -m dicomguard.retrain.net.train --data $(DATA) --out $(OUT) --minutes $(or $(MINUTES),120)
+	$(PYTHON) -m dicomguard.retrain.net.train --data $(DATA) --out $(OUT) --minutes $(or $(MINUTES),120) --fused
 
 docs: install
 	.venv/bin/dicomguard check-config --document > docs/configuration.md

@@ -249,3 +249,12 @@ def halved(prepared: Prepared) -> Prepared:
     for head, small in zip(prepared.heads, slices, strict=True):
         heads.append(head[: 2 * small.shape[0] : 2, : 2 * small.shape[1] : 2])
     return Prepared(slices=slices, heads=heads, contiguous=prepared.contiguous, scale=measure(slices, heads))
+
+
+def smoothing(prepared: Prepared, small: Prepared) -> float:
+    """Noise of the half scale over noise of the native scale, of a series and `halved` of it.
+
+    Most authentic scans give 1.3 to 3.4; where the outer half of k-space is empty binning loses hardly any noise, and
+    the ratio is 4 to 5.
+    """
+    return float(np.median(small.scale.sigmas) / np.median(prepared.scale.sigmas))

@@ -45,6 +45,7 @@ class NetworkJudge:
                 JudgedRegion(masks=track.masks, p_forged=track.p_forged, p_tumor=track.p_tumor, p_lesion=track.p_lesion)
                 for track in tracks
             ),
+            smoothing=max((one.smoothing for one in found), default=0.0),
             forgery=max((track.p_forged for track in tracks), default=0.0),
             tumor=max((track.p_tumor for track in tracks), default=0.0),
         )

@@ -12,6 +12,9 @@ from dicomguard.core.finding import Sentence
 Plane: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.bool_]
 
+# Half of what was zero-filled lies above it, and one authentic series in a hundred (docs/decisions/0001).
+SMOOTHED = 4.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedRegion:
@@ -38,6 +41,8 @@ class JudgedStack:
     # Pixels inside the head.
     head_pixels: tuple[int, ...]
     regions: tuple[JudgedRegion, ...]
+    # Noise of the half scale over that of the native scale; above `SMOOTHED` no fine detail is left to judge by.
+    smoothing: float
     # Of the whole stack, calibrated.
     forgery: float
     tumor: float

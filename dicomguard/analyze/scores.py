@@ -1,9 +1,8 @@
 """From maps to one number a slice, and from slices to one number a study. Pure arrays; knows no network.
 
-A slice is judged three ways, at two scales: by its strongest region (raw), by that region against the rest of the same
-slice (own), and against the other slices of its series (series). Raw scores flag half of the slices of a scanner never
-seen; the other two hold there, and both must pass for an alert. The one number is the smaller of the calibrated terms,
-so that a threshold on it is that rule and its ranking is the product's.
+A slice's strength is its strongest region against its own level, at two scales. Raw strength flags half of the slices
+of a scanner never seen, so a slice is measured against the other slices of its series, in units of their spread. A
+loose picture has no series: it stands against its own level twice as much. At 0 a slice is at the alert.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,14 +16,16 @@ from dicomguard.errors import Broken
 
 Plane: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.bool_]
+Values: TypeAlias = NDArray[np.float64]
 
 # Share of the head's area over which the strongest logits are averaged: 50 of 7,000 at half of 256 pixels.
 _PEAK_SHARE = 0.007
 _FEWEST_PEAK = 12
 # Fewer slices than this have no middle to be compared with.
 FEWEST_FOR_SERIES = 5
-# Colour above which noise counts as white: scans at their own matrix lie at 0.65 to 0.9, enlarged pictures above 1.
-WHITE = 0.95
+# Colour of noise (`channels.Scale.colour`): scans at their own matrix lie at 0.65 to 0.9, enlarged pictures above 1.
+# Between the two the share of the native scale goes from one value to the other.
+_AS_RECONSTRUCTED, _WHITE = 0.85, 1.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,37 +49,34 @@ def terms(logits: Plane, head: Mask) -> Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """One slice at both scales, and the colour of its series' noise (`channels.Scale.colour`)."""
+    """One slice at both scales, and its series' noise: `channels.Scale.colour` and `channels.smoothing`."""
 
     native: Terms
     half: Terms
     colour: float
+    smoothing: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
     """Fitted on validation patients only; stored in the head of the weights."""
 
-    # Share of the native scale in every term, the rest is the half scale's: for noise as reconstruction leaves it, and
+    # Share of the native scale in a strength, the rest is the half scale's: for noise as reconstruction leaves it, and
     # for white noise (rounding of an enlarged picture, or none but that), where the native scale shows little.
     native_share: float
     native_share_white: float
-    # Median raw score of authentic slices of either kind: stands for the series where there is none.
-    typical_raw: float
-    typical_raw_white: float
-    # Term = slope · (value - zero): at 0 the term is at its authentic percentile.
-    own_zero: float
-    own_slope: float
-    series_zero: float
-    # Least spread of a series' raw scores (logits) that its slices are measured in.
+    # Strength = strongest region - share · level of the slice: in a series, and alone.
+    level_share: float
+    loose_level_share: float
+    # Share of the middle of the other slices that is taken off: below 1, so that a series forged throughout shows.
+    middle_share: float
+    # Least spread of a series' strengths (logits) that its slices are measured in; and the alert, in that unit.
     series_spread: float
-    # Without a series the raw score stands against the typical one, which varies more among scanners.
-    loose_zero: float
-    loose_zero_white: float
-    # Spread of authentic raw scores there, logits: brings them to the units of the series term.
+    series_zero: float
+    # The same for a loose picture, from authentic pictures.
     loose_spread: float
-    loose_spread_white: float
-    # Probability = sigmoid(slope · smaller term + bias), at 50 % prevalence.
+    loose_zero: float
+    # Probability = sigmoid(slope · value + bias), at 50 % prevalence.
     slope: float
     bias: float
     # A study's strongest track: the same on the mean logit of its best slices; a lone slice pays `lone_cost`.
@@ -104,20 +102,17 @@ class Calibration:
         return {field.name: round(float(getattr(self, field.name)), 6) for field in fields(self)}
 
 
-# What stands before anything was fitted: terms pass as they are.
+# What stands before anything was fitted.
 UNCALIBRATED = Calibration(
-    native_share=0.8,
-    native_share_white=0.2,
-    typical_raw=0.0,
-    typical_raw_white=0.0,
-    own_zero=2.0,
-    own_slope=1.0,
+    native_share=0.9,
+    native_share_white=0.4,
+    level_share=0.25,
+    loose_level_share=0.5,
+    middle_share=0.8,
+    series_spread=4.0,
     series_zero=1.0,
-    series_spread=1.0,
+    loose_spread=2.0,
     loose_zero=1.0,
-    loose_zero_white=1.0,
-    loose_spread=1.0,
-    loose_spread_white=1.0,
     slope=1.0,
     bias=0.0,
     study_slope=1.0,
@@ -130,61 +125,40 @@ UNCALIBRATED = Calibration(
 )
 
 
-def own_values(slices: Sequence[Look], c: Calibration) -> NDArray[np.float64]:
-    """Strongest region minus the slice's own level, both scales mixed."""
-    return np.array([_mix(s, s.native.raw - s.native.level, s.half.raw - s.half.level, c) for s in slices])
-
-
-def raw_values(slices: Sequence[Look], c: Calibration) -> NDArray[np.float64]:
-    """Strongest region, both scales mixed, minus what is typical of such noise."""
-    return np.array(
-        [
-            _mix(s, s.native.raw, s.half.raw, c) - (c.typical_raw_white if s.colour > WHITE else c.typical_raw)
-            for s in slices
-        ]
-    )
-
-
-def smaller_terms(slices: Sequence[Look], c: Calibration) -> NDArray[np.float64]:
-    """N slices of one series → N values; 0 is the alert.
+def values(slices: Sequence[Look], c: Calibration) -> Values:
+    """N slices of one series → N values; 0 is the alert. Fewer than five slices are judged as loose pictures.
 
     The middle of the series is that of the *other* slices; it assumes that most slices of a series are authentic.
     """
-    if not slices:
-        return np.zeros(0)
-    own = c.own_slope * (own_values(slices, c) - c.own_zero)
-    raw = raw_values(slices, c)
-    against = against_series(raw, c.series_spread)
-    other = _loose(slices, raw, c) if against is None else against - c.series_zero
-    return np.asarray(np.minimum(own, other), dtype=np.float64)
+    if len(slices) < FEWEST_FOR_SERIES:
+        return strengths(slices, c, c.loose_level_share) / c.loose_spread - c.loose_zero
+    return against_series(strengths(slices, c, c.level_share), c.middle_share, c.series_spread) - c.series_zero
 
 
-def _loose(slices: Sequence[Look], raw: NDArray[np.float64], c: Calibration) -> NDArray[np.float64]:
-    white = np.array([one.colour > WHITE for one in slices])
-    spread = np.where(white, c.loose_spread_white, c.loose_spread)
-    return np.asarray(raw / spread - np.where(white, c.loose_zero_white, c.loose_zero), dtype=np.float64)
+def strengths(slices: Sequence[Look], c: Calibration, level_share: float) -> Values:
+    """N strengths in logits: strongest region minus a share of the slice's level, both scales mixed."""
+    found = np.empty(len(slices))
+    for i, one in enumerate(slices):
+        white = float(np.clip((one.colour - _AS_RECONSTRUCTED) / (_WHITE - _AS_RECONSTRUCTED), 0.0, 1.0))
+        share = c.native_share + white * (c.native_share_white - c.native_share)
+        native, half = (term.raw - level_share * term.level for term in (one.native, one.half))
+        found[i] = share * native + (1 - share) * half
+    return found
 
 
-def _mix(one: Look, native: float, half: float, c: Calibration) -> float:
-    share = c.native_share_white if one.colour > WHITE else c.native_share
-    return share * native + (1 - share) * half
-
-
-def against_series(raw: NDArray[np.float64], least_spread: float) -> NDArray[np.float64] | None:
-    """N raw scores → each minus the median of the others, in units of their spread; None with too few slices.
+def against_series(strength: Values, middle_share: float, least_spread: float) -> Values:
+    """N strengths → each minus a share of the median of the others, in units of their spread.
 
     A scan whose slices differ much among themselves needs more to stand out. The spread is the median deviation of
     the others (as a standard deviation), with `least_spread` added in squares: a still series is no microscope.
     """
-    if len(raw) < FEWEST_FOR_SERIES:
-        return None
-    values = np.empty(len(raw))
-    for i in range(len(raw)):
-        rest = np.delete(raw, i)
+    found = np.empty(len(strength))
+    for i in range(len(strength)):
+        rest = np.delete(strength, i)
         middle = np.median(rest)
         spread = 1.4826 * float(np.median(np.abs(rest - middle)))
-        values[i] = (raw[i] - middle) / np.hypot(least_spread, spread)
-    return values
+        found[i] = (strength[i] - middle_share * middle) / np.hypot(least_spread, spread)
+    return found
 
 
 def probability(value: float, slope: float, bias: float) -> float:

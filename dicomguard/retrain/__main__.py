@@ -15,8 +15,6 @@ from dicomguard.retrain.archive import frozen
 
 _BEAT_S = 5.0
 _CANDIDATE = "candidate.safetensors"
-# Forged validation items of each family and source that the calibration sees.
-_FORGED, _FORGED_SMALL = 12, 1
 _CALIBRATION_SEED = 9
 
 _logger = log.get("retrain")
@@ -75,7 +73,7 @@ def _train(job: Mapping[str, Any], channel: child.Channel) -> dict[str, Any]:
             seed=_CALIBRATION_SEED,
             steps=steps,
             version=job["version"],
-            per_family=_FORGED_SMALL if job["small"] else _FORGED,
+            per_family=candidate.FORGED_SMALL if job["small"] else candidate.FORGED,
         )
     head = weights.read_head(path)
     return {"candidate": str(path), "sha256": head.sha256, "id": head.id}

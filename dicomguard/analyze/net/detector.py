@@ -74,6 +74,8 @@ class SliceDetections:
     tumor: float
     # Share of the slice that is head.
     head_share: float
+    # Of the series (`channels.smoothing`); 0 when skipped.
+    smoothing: float
     detections: tuple[Detection, ...]
 
 
@@ -122,7 +124,7 @@ class Detector:
             seen = self.look(
                 [planes[k] for k in kept], [heads[k] for k in kept], _touching(slices, [members[k] for k in kept])
             )
-            values = scores.smaller_terms([s.look for s in seen], self.calibration)
+            values = scores.values([s.look for s in seen], self.calibration)
             for k, reason in enumerate(reasons):
                 if reason:
                     found[members[k]] = SliceDetections(
@@ -132,6 +134,7 @@ class Detector:
                         forgery=0.0,
                         tumor=0.0,
                         head_share=float(heads[k].mean()),
+                        smoothing=0.0,
                         detections=(),
                     )
             for k, one, value in zip(kept, seen, values, strict=True):
@@ -154,6 +157,7 @@ class Detector:
             forgery=forgery,
             tumor=max((d.p_tumor for d in detections), default=0.0),
             head_share=head_share,
+            smoothing=seen.look.smoothing,
             detections=tuple(detections),
         )
 
@@ -170,10 +174,11 @@ class Detector:
         half_region = (region[0] // 2, region[1] // 2, region[2] // 2, region[3] // 2)
         native = self._run(prepared, chosen, region)
         half = self._run(small, chosen, half_region)
+        noise = (prepared.scale.colour, channels.smoothing(prepared, small))
         seen = []
         for i, fine, coarse in zip(chosen, native, half, strict=True):
             inside = prepared.heads[i][region[0] : region[2], region[1] : region[3]]
-            seen.append(_seen(fine, coarse, inside, region, prepared.slices[i].shape, prepared.scale.colour))
+            seen.append(_seen(fine, coarse, inside, region, prepared.slices[i].shape, noise))
         return seen
 
     def _run(
@@ -224,7 +229,12 @@ class _Shown:
 
 
 def _seen(
-    fine: _Shown, coarse: _Shown, inside: Mask, region: tuple[int, int, int, int], shape: tuple[int, ...], colour: float
+    fine: _Shown,
+    coarse: _Shown,
+    inside: Mask,
+    region: tuple[int, int, int, int],
+    shape: tuple[int, ...],
+    noise: tuple[float, float],
 ) -> Seen:
     head_native = _to(inside, fine.maps.shape[1:])
     head_half = _to(inside, coarse.maps.shape[1:])
@@ -236,7 +246,8 @@ def _seen(
         look=Look(
             native=scores.terms(fine.maps[0], head_native),
             half=scores.terms(coarse.maps[0], head_half),
-            colour=colour,
+            colour=noise[0],
+            smoothing=noise[1],
         ),
         regions=placed,
     )

@@ -1,11 +1,11 @@
 """From what the network shows of validation patients to the numbers in the head of the weights.
 
-Everything here is chosen on validation patients: shares of the scales, zeros of the terms (the authentic percentiles of
-the worst source, so that the rule holds where it is hardest), slopes, the study's and the lesion's probability. The
+Everything here is chosen on validation patients: shares of the scales, the alert (the authentic percentile of the
+worst source, so that the rule holds where it is hardest), slopes, the study's and the lesion's probability. The
 test patients are never seen. A threshold of 0.5 is the alert by construction.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,24 +14,21 @@ from scipy.optimize import minimize
 from scipy.stats import beta, rankdata
 
 from dicomguard.analyze import link, scores
-from dicomguard.analyze.scores import UNCALIBRATED, WHITE, Calibration
+from dicomguard.analyze.scores import UNCALIBRATED, Calibration
 from dicomguard.analyze.weights import OperatingPoint
 from dicomguard.errors import Refused
 from dicomguard.retrain.net.shown import Run
 
 Values = NDArray[np.float64]
 
-# Authentic percentiles: of the series term, of the own term (higher ones cost half of the forgeries and spare no
-# alarm, docs/decisions/0001), of studies, and of the strongest region that is no lesion.
-_SERIES_POINT = 0.95
-_OWN_POINT = 0.10
+# Authentic percentiles: of the value, of studies, and of the strongest region that is no lesion.
+_SLICE_POINT = 0.95
 _STUDY_POINT = 0.95
 _LESION_POINT = 0.90
-# The alert: both terms at or above their zero. Probabilities are shifted so that it lies here.
+# The alert. Probabilities are shifted so that it lies here.
 ALERT = 0.5
 _SHARES = tuple(i / 10 for i in range(11))
-_OWN_SLOPE = 0.5
-_SPREADS = (0.5, 1.0, 2.0)
+_SPREADS = (2.0, 3.0, 4.0)
 _LONE_COSTS = (0.5, 1.0)
 _LESION_OVERLAP = 0.3
 _LESION_MARGIN = 0.05
@@ -63,8 +60,8 @@ def fit(runs: Sequence[Run]) -> Calibrated:
         raise Refused(
             "Calibration needs authentic and forged validation runs. Give an archive with validation patients."
         )
-    c = _scales(runs, replace(UNCALIBRATED, own_slope=_OWN_SLOPE))
-    c = _terms(runs, c)
+    every, runs = runs, [run for run in runs if not run.alone]
+    c = _alert(every, _scales(runs, UNCALIBRATED))
     value = _slice_values(runs, c)
     slope, bias = _platt(*_split(runs, value), at_zero=ALERT)
     c = replace(c, slope=slope, bias=bias)
@@ -162,7 +159,7 @@ def _positions(run: Run) -> list[float | None]:
 
 def _detections(run: Run, c: Calibration) -> list[list[link.Seen]]:
     """As `Detector` makes them from the same slices."""
-    values = scores.smaller_terms([seen.look for seen in run.seen], c)
+    values = scores.values(_looks(run), c)
     return [
         [
             link.Seen(
@@ -177,7 +174,7 @@ def _detections(run: Run, c: Calibration) -> list[list[link.Seen]]:
 
 
 def _slice_values(runs: Sequence[Run], c: Calibration) -> list[Values]:
-    return [scores.smaller_terms([seen.look for seen in run.seen], c) for run in runs]
+    return [scores.values(_looks(run), c) for run in runs]
 
 
 def _split(runs: Sequence[Run], values: Sequence[Values]) -> tuple[Values, Values]:
@@ -214,32 +211,10 @@ def _from(run: Run, source: str) -> bool:
     return run.pixels.series.source == source
 
 
-def _white(run: Run) -> bool:
-    return run.seen[0].look.colour > WHITE
-
-
 def _scales(runs: Sequence[Run], c: Calibration) -> Calibration:
-    """Share of the native scale for fresh and for white noise, and the typical raw score of each."""
-
-    def ranked(candidate: Calibration) -> Callable[[Run], Values]:
-        def values(run: Run) -> Values:
-            raw = scores.raw_values([seen.look for seen in run.seen], candidate)
-            against = scores.against_series(raw, candidate.series_spread)
-            return raw if against is None else against
-
-        return values
-
-    for white, name in ((False, "native_share"), (True, "native_share_white")):
-        members = [run for run in runs if _white(run) == white]
-        if not members:
-            continue
-        options = [replace(c, **{name: share}) for share in _SHARES]
-        c = max(options, key=lambda option: mean_auc(members, [ranked(option)(run) for run in members]))
-        raw = [scores.raw_values([seen.look for seen in run.seen], c) for run in members if not run.family]
-        if raw:
-            typical = float(np.median(np.concatenate(raw)))
-            c = replace(c, **{"typical_raw_white" if white else "typical_raw": typical})
-    return c
+    """Shares of the native scale by slice AUC."""
+    options = [replace(c, native_share=a, native_share_white=b) for a in _SHARES[5:] for b in _SHARES[:8]]
+    return max(options, key=lambda option: mean_auc(runs, _slice_values(runs, option)))
 
 
 def _worst(groups: Sequence[Values], point: float) -> float:
@@ -259,35 +234,31 @@ def _by_source(runs: Sequence[Run], values: Sequence[Values]) -> list[Values]:
     ]
 
 
-def _terms(runs: Sequence[Run], c: Calibration) -> Calibration:
-    """Zeros of the terms, and the spread that lets the most forgeries pass the worst source's percentile."""
-    looks = [[seen.look for seen in run.seen] for run in runs]
-    own = [scores.own_values(look, c) for look in looks]
-    c = replace(c, own_zero=_worst(_by_source(runs, own), _OWN_POINT))
-    raw = [scores.raw_values(look, c) for look in looks]
-    long = [i for i, r in enumerate(raw) if len(r) >= scores.FEWEST_FOR_SERIES]
-    short = [i for i, r in enumerate(raw) if len(r) < scores.FEWEST_FOR_SERIES]
+def _alert(runs: Sequence[Run], c: Calibration) -> Calibration:
+    """The alert at the worst source's percentile, of series and of loose pictures; the spread that finds most there."""
+    long = [run for run in runs if len(run.seen) >= scores.FEWEST_FOR_SERIES]
+    short = [run for run in runs if len(run.seen) < scores.FEWEST_FOR_SERIES]
     if long:
-        members = [runs[i] for i in long]
         options = []
         for spread in _SPREADS:
-            against = [scores.against_series(raw[i], spread) for i in long]
-            values = [a for a in against if a is not None]
-            zero = _worst(_by_source(members, values), _SERIES_POINT)
-            forged, _ = _split(members, values)
+            option = replace(c, series_spread=spread, series_zero=0.0)
+            found = _slice_values(long, option)
+            zero = _worst(_by_source(long, found), _SLICE_POINT)
+            forged, _ = _split(long, found)
             passing = float((forged >= zero).mean()) if len(forged) else 0.0
-            options.append((passing, replace(c, series_spread=spread, series_zero=zero)))
+            options.append((passing, replace(option, series_zero=zero)))
         c = max(options, key=lambda option: option[0])[1]
-    for white, name in ((False, ""), (True, "_white")):
-        chosen = [i for i in short if _white(runs[i]) == white]
-        groups = _by_source([runs[i] for i in chosen], [raw[i] for i in chosen])
-        if not groups:
-            continue
+    groups = _by_source(short, [scores.strengths(_looks(run), c, c.loose_level_share) for run in short])
+    if groups:
         pooled = np.concatenate(groups)
+        # As robust as the spread of a series, so that one slope of the probability fits both.
         spread = float(np.hypot(c.series_spread, 1.4826 * np.median(np.abs(pooled - np.median(pooled)))))
-        zero = _worst(groups, _SERIES_POINT) / spread
-        c = replace(c, **{f"loose_spread{name}": spread, f"loose_zero{name}": zero})
+        c = replace(c, loose_spread=spread, loose_zero=_worst(groups, _SLICE_POINT) / spread)
     return c
+
+
+def _looks(run: Run) -> list[scores.Look]:
+    return [seen.look for seen in run.seen]
 
 
 def _platt(positive: Values, negative: Values, *, at_zero: float | None) -> tuple[float, float]:

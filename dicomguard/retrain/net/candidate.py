@@ -14,6 +14,7 @@ from dicomguard.analyze.channels import NAMES
 from dicomguard.analyze.net.detector import Detector
 from dicomguard.analyze.net.model import ARCHITECTURE, Network
 from dicomguard.analyze.scores import UNCALIBRATED
+from dicomguard.core import canon
 from dicomguard.retrain import dataset
 from dicomguard.retrain.net import calibrate, shown
 
@@ -25,6 +26,8 @@ LICENCES: Mapping[str, str] = {
     "btp": "TCIA Brain-Tumor-Progression, CC BY 3.0",
     "openms": "Lesjak et al., longitudinal MS set, CC BY",
 }
+# Forged validation items of each family and source that the calibration sees.
+FORGED, FORGED_SMALL = 12, 1
 _POINT = weights.OperatingPoint(name="none", forgery=1.0, tumor=1.0, n_authentic=0, flagged=0, false_alarm_upper=1.0)
 
 
@@ -36,10 +39,8 @@ def write(
     series = dataset.read_index(archive)
     parts = dataset.by_split(series)
     sources = sorted({one.source for one in series})
-    # The name follows the tensors, so that equal weights have equal names.
-    digest = hashlib.sha256(b"".join(stored[name].numpy().tobytes() for name in sorted(stored))).hexdigest()
     head = weights.WeightsHead(
-        id=f"dicomguard-{digest[:12]}",
+        id="",
         version=version,
         architecture=ARCHITECTURE,
         channels=NAMES,
@@ -60,8 +61,12 @@ def write(
     network = network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     detector = Detector(network, head, torch.device("cpu"))
     found = _calibrated(detector, archive, parts["validation"], seed=seed, per_family=per_family)
+    # The name follows what judges, tensors and calibration, so that equal judges have equal names.
+    digest = hashlib.sha256(b"".join(stored[name].numpy().tobytes() for name in sorted(stored)))
+    digest.update(canon.encode(found.calibration.to_record()))
     head = replace(
         head,
+        id=f"dicomguard-{digest.hexdigest()[:12]}",
         operating_point=found.point,
         calibration=found.calibration.to_record(),
         authentic_scores=found.authentic_scores,

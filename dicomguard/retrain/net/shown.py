@@ -21,6 +21,8 @@ from dicomguard.retrain.tamper import families
 
 # A forged plane counts when the forgery covers at least this many pixels (detection.md 12).
 SMALLEST_FORGERY = 64
+# Slices of a stack that are also looked at alone.
+_ALONE_OF_STACK = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class Run:
     forged: tuple[int, ...]
     masks: dict[int, NDArray[np.bool_]]
     lesions: dict[int, NDArray[np.bool_]]
+    # A slice of a stack, looked at as a loose picture beside the stack's own run.
+    alone: bool = False
 
 
 def authentic(detector: Detector, one: Pixels) -> tuple[Run, channels.Prepared, channels.Prepared] | None:
@@ -61,7 +65,10 @@ def authentic(detector: Detector, one: Pixels) -> tuple[Run, channels.Prepared, 
 def forgeries(
     detector: Detector, series: Sequence[Pixels], *, seed: int, per_family: int, processed: bool = False
 ) -> Iterator[Run]:
-    """For every series its authentic run, then forged ones; `per_family` items of each family and source."""
+    """For every series its authentic run, some of its slices as loose pictures, then forged runs.
+
+    `per_family` items of each family and source.
+    """
     maker = TwinMaker(series)
     by_source: dict[str, list[Pixels]] = {}
     for one in series:
@@ -78,11 +85,22 @@ def forgeries(
             if base is None:
                 continue
             yield base[0]
+            yield from _alone(detector, base[0])
             for name, k in dealt[index]:
                 rng = validation_generator(seed, hash_of(source, index, name, k))
                 twin = maker.draw_in(one, rng, names=(name,), processed=processed, flip=False)
                 if twin is not None:
                     yield _forged(detector, base, twin, name)
+
+
+def _alone(detector: Detector, run: Run) -> Iterator[Run]:
+    """Slices of a stack as somebody uploads a picture of each: what a loose picture of an unknown source looks like."""
+    if len(run.planes) < FEWEST_FOR_SERIES:
+        return
+    for plane in run.planes[:: max(1, len(run.planes) // _ALONE_OF_STACK)]:
+        pixels = run.pixels.stored[plane].astype(np.float32)
+        seen = detector.look([pixels], [channels.head_mask(pixels)], [])
+        yield replace(run, seen=tuple(seen), planes=(plane,), alone=True)
 
 
 def hash_of(source: str, index: int, name: str, k: int) -> int:

@@ -11,7 +11,7 @@ import math
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,7 +27,7 @@ from dicomguard.analyze.net.model import Network
 from dicomguard.clock import Clock, SystemClock
 from dicomguard.errors import Broken, Refused
 from dicomguard.retrain import dataset
-from dicomguard.retrain.net import checkpoint
+from dicomguard.retrain.net import candidate, checkpoint
 from dicomguard.retrain.net.losses import dense_losses
 from dicomguard.retrain.net.seeds import seed_torch
 from dicomguard.retrain.net.targets import target
@@ -264,8 +264,10 @@ def _few(series: list[dataset.Series]) -> list[dataset.Series]:
 
 
 def main(arguments: list[str]) -> int:
-    """Command of this module: see `--help`."""
-    parser = argparse.ArgumentParser(description="Train the detector.")
+    """Command of this module: train, calibrate on the validation patients, write `candidate.safetensors`."""
+    parser = argparse.ArgumentParser(
+        description="Train the detector. Interrupted runs go on from their last checkpoint when called again."
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--from", dest="incumbent", type=Path)
@@ -277,6 +279,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--peak-rate", type=float)
     parser.add_argument("--fused", action="store_true")
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--version", default="0", help="version in the head of the weights file")
     given = parser.parse_args(arguments)
     job = TrainJob(
         archive=given.data,
@@ -292,11 +295,25 @@ def main(arguments: list[str]) -> int:
         small=given.small,
     )
 
+    steps = 0
+
     def told(line: dict[str, object]) -> None:
+        nonlocal steps
+        steps = int(str(line.get("step", steps)))
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 
-    train(job, clock=SystemClock(), on_progress=told)
+    tensors = train(job, clock=SystemClock(), on_progress=told)
+    head = candidate.write(
+        job.out / "candidate.safetensors",
+        tensors,
+        archive=job.archive,
+        seed=job.seed,
+        steps=steps,
+        version=given.version,
+        per_family=candidate.FORGED_SMALL if job.small else candidate.FORGED,
+    )
+    told({"model": head.id, "alert": asdict(head.operating_point)})
     return 0
 
 

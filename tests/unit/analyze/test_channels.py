@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dicomguard.analyze import channels
+from dicomguard.analyze.judging import SMOOTHED
 
 
 def scan(seed: int = 0, size: int = 160, noise: float = 4.0) -> NDArray[np.float32]:
@@ -40,6 +41,19 @@ def test_colour_tells_white_noise_from_filtered_noise() -> None:
     plane = scan()
     filtered = np.where(plane > 0, cv2.GaussianBlur(plane, (0, 0), 1.0), 0).astype(np.float32)
     assert channels.prepare([filtered], []).scale.colour < 0.95 < channels.prepare([plane], []).scale.colour
+
+
+def test_empty_outer_k_space_raises_the_ratio_of_the_scales_and_noise_does_not() -> None:
+    plane = scan()
+    spectrum = np.fft.fftshift(np.fft.fft2(plane))
+    rows, columns = plane.shape
+    kept = np.zeros_like(spectrum)
+    inner = np.s_[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
+    kept[inner] = spectrum[inner]
+    filled = np.abs(np.fft.ifft2(np.fft.ifftshift(kept))).astype(np.float32)
+    as_it_is, smooth = (channels.prepare([p], []) for p in (plane, filled))
+    assert channels.smoothing(as_it_is, channels.halved(as_it_is)) < SMOOTHED
+    assert channels.smoothing(smooth, channels.halved(smooth)) > SMOOTHED
 
 
 def test_a_smoothed_patch_lowers_the_local_noise_channel_there_only() -> None:

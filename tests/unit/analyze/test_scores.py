@@ -1,4 +1,4 @@
-"""One number a slice: the smaller of two terms, each against its own background."""
+"""One number a slice: its strongest region against its own level and against the rest of its series."""
 
 from dataclasses import replace
 
@@ -11,11 +11,11 @@ from dicomguard.analyze import scores
 from dicomguard.analyze.scores import UNCALIBRATED, Calibration, Look, Terms
 from dicomguard.errors import Broken
 
-C = replace(UNCALIBRATED, native_share=1.0, own_zero=1.0, series_zero=1.0, loose_zero=3.0)
+C = replace(UNCALIBRATED, native_share=1.0, series_spread=2.0, series_zero=1.0, loose_zero=1.0)
 
 
 def look(raw: float, level: float = -5.0, colour: float = 0.7, half: float = 0.0) -> Look:
-    return Look(native=Terms(raw=raw, level=level), half=Terms(raw=half, level=level), colour=colour)
+    return Look(native=Terms(raw=raw, level=level), half=Terms(raw=half, level=level), colour=colour, smoothing=2.0)
 
 
 def test_strongest_share_of_the_head_makes_the_raw_term() -> None:
@@ -27,25 +27,33 @@ def test_strongest_share_of_the_head_makes_the_raw_term() -> None:
 
 
 def test_a_loud_series_is_no_alarm_but_its_loudest_slice_is() -> None:
-    """A scanner whose every slice looks odd: raw scores flag all, the middle of the series none."""
-    values = scores.smaller_terms([look(4.0)] * 7 + [look(7.0)], C)
+    """A scanner whose every slice looks odd: raw strengths flag all, the middle of the series none."""
+    values = scores.values([look(4.0)] * 7 + [look(9.0)], C)
     assert (values[:7] < 0).all() and values[7] > 0
 
 
-def test_a_slice_odd_everywhere_is_no_alarm() -> None:
-    values = scores.smaller_terms([look(0.0)] * 7 + [look(7.0, level=6.5)], C)
-    assert values[7] < 0
+def test_a_series_forged_throughout_is_louder_than_a_quiet_one() -> None:
+    """Only a share of the middle is taken off."""
+    assert scores.values([look(6.0)] * 8, C)[0] > scores.values([look(0.0)] * 8, C)[0]
 
 
-def test_few_slices_are_judged_against_the_typical_one() -> None:
-    assert scores.smaller_terms([look(2.0)], C)[0] == pytest.approx(-1.0)
-    assert scores.smaller_terms([look(5.0)], C)[0] == pytest.approx(2.0)
+def test_a_slice_odd_everywhere_shows_less_than_one_odd_spot() -> None:
+    spot = scores.values([look(0.0)] * 7 + [look(7.0)], C)[7]
+    assert scores.values([look(0.0)] * 7 + [look(7.0, level=6.5)], C)[7] < spot
+
+
+def test_few_slices_are_judged_each_alone() -> None:
+    """(raw - level / 2) / spread - zero, whatever the others are."""
+    assert scores.values([look(2.0)], C)[0] == pytest.approx((2.0 + 2.5) / 2 - 1)
+    assert scores.values([look(2.0), look(9.0)], C)[0] == pytest.approx((2.0 + 2.5) / 2 - 1)
 
 
 def test_white_noise_is_read_at_the_half_scale() -> None:
     c = replace(C, native_share_white=0.0)
-    assert scores.raw_values([look(9.0, half=1.0, colour=1.2)], c)[0] == 1.0
-    assert scores.raw_values([look(9.0, half=1.0, colour=0.7)], c)[0] == 9.0
+    assert scores.strengths([look(9.0, half=1.0, colour=1.2)], c, 0.0)[0] == 1.0
+    assert scores.strengths([look(9.0, half=1.0, colour=0.7)], c, 0.0)[0] == 9.0
+    between = scores.strengths([look(9.0, half=1.0, colour=0.975)], c, 0.0)[0]
+    assert between == pytest.approx(5.0), "no step: series of one archive lie on both sides of any line"
 
 
 def test_calibration_survives_its_record_and_refuses_another() -> None:

@@ -1,8 +1,11 @@
 """Calibration: the rule holds on the source where it is hardest, and 0.5 is the alert."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from dicomguard.analyze import scores
 from dicomguard.analyze.net.detector import Seen
 from dicomguard.analyze.scores import Look, Terms
 from dicomguard.errors import Refused
@@ -17,7 +20,10 @@ def run(source: str, raw: list[float], *, family: str = "", forged: tuple[int, .
     empty = np.zeros((len(raw), 4, 4))
     pixels = Pixels(series=series, stored=empty.astype(np.uint8), lesion=empty > 0, touching=(True,) * (len(raw) - 1))
     seen = tuple(
-        Seen(look=Look(native=Terms(raw=r, level=-4.0), half=Terms(raw=r, level=-4.0), colour=0.7), regions=())
+        Seen(
+            look=Look(native=Terms(raw=r, level=-4.0), half=Terms(raw=r, level=-4.0), colour=0.7, smoothing=2.0),
+            regions=(),
+        )
         for r in raw
     )
     none = {i: empty[i] > 0 for i in range(len(raw))}
@@ -50,16 +56,27 @@ def test_alert_is_rare_in_every_source_and_finds_what_stands_out() -> None:
     made = runs()
     fitted = calibrate.fit(made)
     c = fitted.calibration
+    values = calibrate._slice_values(made, c)
     for source in ("quiet", "loud"):
-        values = [
-            v for r, v in zip(made, calibrate._slice_values(made, c), strict=True) if r.pixels.series.source == source
-        ]
-        authentic = np.concatenate([v for r, v in zip(made, values, strict=False) if not r.family])
+        authentic = np.concatenate(
+            [v for r, v in zip(made, values, strict=True) if not r.family and r.pixels.series.source == source]
+        )
         assert (authentic >= 0).mean() <= 0.08
     forged, authentic = calibrate._split(made, calibrate._slice_values(made, c))
     assert (forged >= 0).mean() > 0.6
     assert fitted.point.forgery == calibrate.ALERT and fitted.point.n_authentic == 240
     assert fitted.point.flagged == int((authentic >= 0).sum())
+
+
+def test_slices_looked_at_alone_set_the_alert_of_loose_pictures_and_nothing_else() -> None:
+    made = runs()
+    pictures = [run("pictures", [float(v)]) for v in np.random.default_rng(1).normal(0, 1, 40)]
+    alone = [replace(run("loud", [float(v)]), alone=True) for v in np.random.default_rng(2).normal(4, 1, 40)]
+    without, fitted = calibrate.fit([*made, *pictures]), calibrate.fit([*made, *pictures, *alone])
+    assert fitted.point.n_authentic == without.point.n_authentic
+    assert fitted.calibration.series_zero == without.calibration.series_zero
+    values = np.concatenate([scores.values([seen.look for seen in r.seen], fitted.calibration) for r in alone])
+    assert (values >= 0).mean() <= 0.05
 
 
 def test_only_one_kind_of_runs_is_refused() -> None:
