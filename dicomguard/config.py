@@ -71,12 +71,49 @@ class Receive:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """[tls]"""
+
+    port: int = _key(0, "TCP port of the receiver with TLS, for example 2762; 0: none.", least=0, most=65535)
+    certificate: Path | None = _key(None, "PEM file with our certificate and its chain.")
+    key: Path | None = _key(None, "PEM file with the key of our certificate, without passphrase.")
+    authorities: Path | None = _key(
+        None, "PEM file with the authorities that vouch for peers' certificates; each peer is bound by its key."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
     """[storage]"""
 
     low_bytes: int = _key(10 << 30, "Free bytes under which health turns yellow.", least=0)
     stop_bytes: int = _key(2 << 30, "Free bytes under which C-STORE is answered 0xA700.", least=0)
     quarantine_bytes: int = _key(10 << 30, "Most bytes that quarantine may hold.", least=0)
+    log_segments: int = _key(
+        4,
+        "Files of the receive log of a receiver process; 0: none, each instance is flushed by itself.",
+        least=0,
+        most=64,
+    )
+    log_segment_bytes: int = _key(
+        64 << 20, "Size of such a file; its space is taken at the first start.", least=64 << 10, most=1 << 30
+    )
+    log_spill_bytes: int = _key(
+        4 << 20, "Instances beyond this go to a file as they arrive and past the log.", least=0, most=256 << 20
+    )
+    log_buffer_bytes: int = _key(
+        64 << 20, "Memory for instances that arrive, all together; what goes beyond is treated as large.", least=0
+    )
+    network_file_system: bool = _key(
+        False, "Allow log and SQLite on a network file system, which may not keep what it says it flushed."
+    )
+    keep_days: float = _key(
+        30.0, "Days after which the images of a study that is judged and delivered are deleted; 0: never.", least=0
+    )
+    keep_bytes: int = _key(0, "Most bytes of images; the oldest that may go are deleted first; 0: no limit.", least=0)
+    keep_results_days: float = _key(
+        365.0, "Days after which verdict, results and the study itself follow its images; 0: never.", least=0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +188,7 @@ class Config:
     node: Node = Node()
     database: Database = Database()
     receive: Receive = Receive()
+    tls: Tls = Tls()
     storage: Storage = Storage()
     completion: Completion = Completion()
     analysis: Analysis = Analysis()
@@ -250,7 +288,7 @@ def parse(text: str, *, base: Path, path: Path | None) -> Config:
     return config
 
 
-_SECTIONS = (Node, Database, Receive, Storage, Completion, Analysis, Delivery, Web, Retrain)
+_SECTIONS = (Node, Database, Receive, Tls, Storage, Completion, Analysis, Delivery, Web, Retrain)
 
 
 def _renamed(table: dict[str, Any]) -> dict[str, Any]:
@@ -361,9 +399,26 @@ def _check(config: Config, source: _Source) -> None:
             f"{source.at('database', 'password_file')}: the password belongs to the user that url names. "
             'Write url = "postgresql+psycopg://user@host/name".'
         )
+    _check_tls(config, source)
     ports = {"node.port": config.node.port, "web.port": config.web.port, "web.health_port": config.web.health_port}
+    if config.tls.port:
+        ports["tls.port"] = config.tls.port
     if len(set(ports.values())) < len(ports):
         raise Refused(f"{source.at('web', 'port')}: {', '.join(ports)} share a port. Give each its own.")
+
+
+def _check_tls(config: Config, source: _Source) -> None:
+    if not config.tls.port:
+        for peer in config.peers:
+            if peer.key_sha256:
+                raise Refused(
+                    f"{source.at(f'peers.{peer.name}', 'key_sha256')}: the peer has to come by TLS, which is off. "
+                    "Set port in [tls]."
+                )
+        return
+    for key in ("certificate", "key", "authorities"):
+        if getattr(config.tls, key) is None:
+            raise Refused(f'{source.at("tls", "port")}: TLS needs "{key}". Name the PEM file in [tls].')
 
 
 def describe() -> str:
@@ -381,7 +436,9 @@ def describe() -> str:
     lines += [
         "## [peers.NAME]",
         "",
-        "Who may open an association: `ae_title` and `addresses` (list of IP addresses or networks), checked together.",
+        "Who may open an association: `ae_title` and `addresses` (list of IP addresses or networks), checked together."
+        " With `key_sha256` (list of SHA-256 of the public keys of its certificates, in hex) the peer has to come by"
+        " TLS; `idle_s` is its own time between two messages, up to a day.",
         "",
         "## [destinations.NAME]",
         "",

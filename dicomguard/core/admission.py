@@ -1,7 +1,8 @@
-"""May this AE associate with us: calling AE title, called AE title and address, judged together (PS3.8 9.3.4).
+"""May this AE associate with us: calling AE title, called AE title, address and certificate, judged together.
 
-Deny by default. An AE title is a claim that anybody can make, so it counts only from an address that its peer has. This
-module judges; it opens nothing and writes nothing down.
+Deny by default (answers of PS3.8 9.3.4). An AE title is a claim that anybody can make, so it counts only from an
+address that its peer has, and with the key that its peer has. This module judges; it opens nothing and writes nothing
+down.
 """
 
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ class Request:
     address: str
     # Whether it proposes more than C-ECHO.
     stores: bool
+    # SHA-256 of the public key of the certificate it came with; None without TLS.
+    key_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,14 @@ def decide(request: Request, *, ae_title: str, peers: Sequence[Peer], congested:
         return Reject(
             reason="the address is not one of the peer's", result=_PERMANENT, source=_USER, diagnostic=_NO_REASON_GIVEN
         )
+    bound = [peer for peer in here if peer.has_key(request.key_sha256)]
+    if not bound:
+        return Reject(
+            reason=_key_reason(here[0], request.key_sha256),
+            result=_PERMANENT,
+            source=_USER,
+            diagnostic=_NO_REASON_GIVEN,
+        )
     if called != ae_title:
         return Reject(
             reason="the called AE title is not ours", result=_PERMANENT, source=_USER, diagnostic=_CALLED_UNKNOWN
@@ -70,7 +81,14 @@ def decide(request: Request, *, ae_title: str, peers: Sequence[Peer], congested:
         return Reject(
             reason="the store has no room", result=_TRANSIENT, source=_PRESENTATION, diagnostic=_TEMPORARY_CONGESTION
         )
-    return Accept(here[0])
+    return Accept(bound[0])
+
+
+def _key_reason(peer: Peer, key_sha256: str | None) -> str:
+    if key_sha256 is None:
+        return "the peer has a certificate and must come by TLS"
+    which = "is not the peer's" if peer.key_sha256 else "is named for no peer"
+    return f"the certificate {which}; add it to key_sha256 if it is right: {key_sha256}"
 
 
 def _hint(calling: str, peers: Sequence[Peer]) -> str:

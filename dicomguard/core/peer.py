@@ -1,9 +1,13 @@
 """AEs that may send to us, and AEs that we send to."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from dicomguard.errors import Refused
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DAY_S = 86400
 
 
 def check_ae_title(title: str, *, where: str) -> str:
@@ -18,6 +22,10 @@ def check_ae_title(title: str, *, where: str) -> str:
     return bare
 
 
+def _bare(key: str) -> str:
+    return key.replace(":", "").lower()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """An AE that may open an association: title and address are checked together."""
@@ -26,9 +34,21 @@ class Peer:
     ae_title: str
     # Networks or single addresses; never empty.
     networks: tuple[str, ...]
+    # SHA-256 of the public keys of its certificates, in hex; with one the peer has to come by TLS.
+    key_sha256: tuple[str, ...] = ()
+    # Seconds between two messages; None for the receiver's own.
+    idle_s: float | None = None
 
     def __post_init__(self) -> None:
         check_ae_title(self.ae_title, where=f"peers.{self.name}")
+        for key in self.key_sha256:
+            if not _SHA256.fullmatch(_bare(key)):
+                raise Refused(
+                    f'"{key}" is no SHA-256 in hex. Write the 64 digits of the public key\'s hash '
+                    f"in key_sha256 of [peers.{self.name}]."
+                )
+        if self.idle_s is not None and not 1 <= self.idle_s <= _DAY_S:
+            raise Refused(f"idle_s = {self.idle_s:g} of [peers.{self.name}] is impossible. Use 1 to {_DAY_S}.")
         for network in self.networks:
             try:
                 ipaddress.ip_network(network, strict=False)
@@ -39,6 +59,12 @@ class Peer:
                 ) from None
         if not self.networks:
             raise Refused(f'[peers.{self.name}] names no address. Add addresses = ["192.0.2.7"].')
+
+    def has_key(self, sha256: str | None) -> bool:
+        """Whether a certificate with this public key is its own; None is a connection without TLS."""
+        if sha256 is None:
+            return not self.key_sha256
+        return sha256 in [_bare(key) for key in self.key_sha256]
 
     def allows(self, address: str) -> bool:
         """Whether the IP address lies in one of the networks."""

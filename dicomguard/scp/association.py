@@ -2,7 +2,7 @@
 
 from dicomguard import log
 from dicomguard.errors import Unavailable
-from dicomguard.store import associations
+from dicomguard.store import intake
 from dicomguard.store.associations import How
 from dicomguard.store.db import Store
 from dicomguard.store.intake import Sender
@@ -22,16 +22,7 @@ class Association:
     def row_id(self) -> str:
         """Of its row. Raises `Unavailable`."""
         if not self._id:
-            with self._store.begin() as tx:
-                self._id = associations.opened(
-                    tx,
-                    process=self._process,
-                    peer=self.sender.peer,
-                    calling_ae=self.sender.calling_ae,
-                    called_ae=self.sender.called_ae,
-                    address=self.sender.address,
-                    now=self._store.clock.now(),
-                )
+            self._id = intake.begin_association(self._store, self.sender, process=self._process)
         return self._id
 
     def ended(self, how: How) -> None:
@@ -39,8 +30,7 @@ class Association:
         if not self._id:
             return
         try:
-            with self._store.begin() as tx:
-                associations.closed(tx, self._id, how, self._store.clock.now())
+            intake.end_association(self._store, self._id, how)
         except Unavailable as error:
             # It holds its studies until the longest wait; completion still comes.
             _LOG.warning("association.lost", reason=str(error))

@@ -18,7 +18,8 @@ from dicomguard.scp.negotiation import Agreement, Context, Proposal
 from dicomguard.scp.notes import Notes
 from dicomguard.scp.pdu import Fault
 from dicomguard.scp.services import Service
-from dicomguard.scp.wire import Closed, Cut, Pace, Wire
+from dicomguard.scp.tls import Certificates, key_sha256
+from dicomguard.scp.wire import Closed, Cut, NotSecured, Pace, Plaintext, Wire
 from dicomguard.store.associations import How
 
 _LOG = log.get("scp")
@@ -66,6 +67,7 @@ class Connection:
         services: Mapping[int, Service],
         max_pdu_bytes: int,
         stopping: Callable[[], bool],
+        certificates: Certificates | None,
     ) -> None:
         self.address = address
         self._owner = owner
@@ -73,6 +75,9 @@ class Connection:
         self._services = services
         self._max_pdu_bytes = max_pdu_bytes
         self._stopping = stopping
+        # None on the port without TLS.
+        self._certificates = certificates
+        self.key_sha256: str | None = None
         self._wire = Wire(connected, clock=clock, deadlines=deadlines, max_pdu_bytes=max_pdu_bytes)
         self._deadline = clock.monotonic() + _ASSOCIATE_S
         self._association: Association | None = None
@@ -114,6 +119,10 @@ class Connection:
             if cut.reason != STOP:
                 self._note_cut(cut.reason)
             self._abort(pdu.SERVICE_PROVIDER, _ABORT_REASONS.get(cut.reason, pdu.NOT_SPECIFIED))
+        except Plaintext:
+            self._refuse("plaintext", "it speaks no TLS on the TLS port; use TLS at the sender, or the other port")
+        except NotSecured as error:
+            self._refuse("handshake", str(error))
         except (Closed, OSError):
             how = "abort"
         except Exception:  # noqa: BLE001 -- the top of a connection
@@ -133,6 +142,11 @@ class Connection:
             self._wire.close()
             self._owner.left(self)
 
+    def _refuse(self, reason: str, why: str) -> None:
+        """No association was asked for yet; there is nobody to answer in a language that both speak."""
+        self._note_cut(reason)
+        self._notes.refused(address=self.address, calling_ae="", called_ae="", reason=why)
+
     def _note_cut(self, reason: str, why: str = "") -> None:
         peer = "unknown" if self._association is None else self._association.sender.peer
         self._notes.cut(reason=reason, peer=peer, address=self.address, why=why)
@@ -149,6 +163,8 @@ class Connection:
     def _serve(self) -> How:
         """States 2, 3 and 6."""
         self._wire.wait(self._deadline, "unassociated")
+        if self._certificates is not None:
+            self.key_sha256 = key_sha256(self._wire.secure(self._certificates.context))
         kind, body = self._wire.read_first()
         if kind == pdu.ABORT:
             return "abort"

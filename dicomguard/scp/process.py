@@ -12,9 +12,11 @@ from dicomguard.config import LOOPBACK, Config
 from dicomguard.core import uid
 from dicomguard.errors import Unavailable
 from dicomguard.scp.guard import Caps
-from dicomguard.scp.server import Bounds, Receiver
+from dicomguard.scp.server import Bounds, Receiver, listen
+from dicomguard.scp.tls import Certificates, Files
 from dicomguard.store import associations, executors
 from dicomguard.store.db import Limits, Store, open_store
+from dicomguard.store.filer import close_log, open_log
 from dicomguard.store.files import remove_leftovers
 
 _LOG = log.get("scp")
@@ -33,6 +35,8 @@ def run(config: Config) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    renew = threading.Event()
+    signal.signal(signal.SIGHUP, lambda *_: renew.set())
     store = open_store(
         config.node.state,
         config.database_url,
@@ -42,14 +46,18 @@ def run(config: Config) -> int:
             stop_bytes=config.storage.stop_bytes,
             max_instance_bytes=config.receive.max_instance_bytes,
             max_quarantine_bytes=config.storage.quarantine_bytes,
+            spill_bytes=config.storage.log_spill_bytes,
+            buffer_bytes=config.storage.log_buffer_bytes,
+            network_file_system=config.storage.network_file_system,
         ),
         device_uid=uid.device(config.node.name),
     )
     process = f"receiver-{secrets.token_hex(8)}"
-    return _serve(config, store, process, stop)
+    return _serve(config, store, process, stop, renew)
 
 
-def _serve(config: Config, store: Store, process: str, stop: threading.Event) -> int:
+def _serve(config: Config, store: Store, process: str, stop: threading.Event, renew: threading.Event) -> int:
+    open_log(store, segments=config.storage.log_segments, segment_bytes=config.storage.log_segment_bytes)
     remove_leftovers(store.root, older_than=(store.clock.now() - _LEFTOVER).timestamp())
     receiver = Receiver(
         store,
@@ -67,20 +75,40 @@ def _serve(config: Config, store: Store, process: str, stop: threading.Event) ->
         ),
     )
     host = config.node.host if config.peers or config.node.host in LOOPBACK else LOOPBACK[0]
+    certificates = _certificates(config)
     alive = _beat(store, process, config.node.name)
-    port = receiver.open(host, config.node.port)
-    _LOG.event("receiver.opened", host=host, port=port, ae=config.node.ae_title, count=len(config.peers))
+    if certificates is not None:
+        _open(receiver, config, host, config.tls.port, certificates)
+    _open(receiver, config, host, config.node.port, None)
     stopped = False
     while alive and not stop.wait(HEARTBEAT_S):
         alive = _beat(store, process, config.node.name)
+        if certificates is not None:
+            certificates.renew(anyway=renew.is_set())
+            renew.clear()
         if store.space.stopped is not stopped:
             stopped = store.space.stopped
             _LOG.warning("reception.stopped" if stopped else "reception.resumed", free_bytes=store.space.free_bytes)
     receiver.close(patience_s=_STOP_PATIENCE_S)
+    close_log(store, patience_s=_STOP_PATIENCE_S)
     _retire(store, process)
     store.close()
     _LOG.event("receiver.stopped", reason="asked to" if alive else "its lease was taken away")
     return 0 if alive else Unavailable.exit_status
+
+
+def _open(receiver: Receiver, config: Config, host: str, port: int, certificates: Certificates | None) -> None:
+    kind = "node" if certificates is None else "tls"
+    receiver.open(listen(host, port, section=kind), certificates)
+    _LOG.event("receiver.opened", host=host, port=port, kind=kind, ae=config.node.ae_title, count=len(config.peers))
+
+
+def _certificates(config: Config) -> Certificates | None:
+    """What TLS needs; raises `Refused` when it is asked for and its files are of no use."""
+    tls = config.tls
+    if not tls.port or tls.certificate is None or tls.key is None or tls.authorities is None:
+        return None
+    return Certificates(Files(certificate=tls.certificate, key=tls.key, authorities=tls.authorities))
 
 
 def _beat(store: Store, process: str, node: str) -> bool:

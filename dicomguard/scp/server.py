@@ -17,6 +17,7 @@ from dicomguard.scp.deadlines import Deadlines
 from dicomguard.scp.guard import Caps, Guard
 from dicomguard.scp.negotiation import Agreement, Proposal
 from dicomguard.scp.notes import Notes
+from dicomguard.scp.tls import Certificates
 from dicomguard.store.db import Store
 from dicomguard.store.intake import Sender
 
@@ -25,6 +26,16 @@ _LOG = log.get("scp")
 _BACKLOG = 128
 # Without descriptors or threads the next accept is tried after this.
 _PAUSE_S = 0.1
+
+
+def listen(host: str, port: int, *, section: str) -> socket.socket:
+    """A listening socket. Raises `Unavailable`."""
+    try:
+        return socket.create_server((host, port), backlog=_BACKLOG)
+    except OSError as error:
+        raise Unavailable(
+            f"Port {port} on {host} cannot be opened ({error.strerror}). Choose another in [{section}]."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,22 +69,14 @@ class Receiver:
         self._changed = threading.Condition()
         self._connections: set[Connection] = set()
 
-    def open(self, host: str, port: int) -> int:
-        """Listen; returns the port, which differs from the asked one when that is 0. Raises `Unavailable`."""
-        try:
-            listener = socket.create_server((host, port), backlog=_BACKLOG)
-        except OSError as error:
-            raise Unavailable(
-                f"Port {port} on {host} cannot be opened ({error.strerror}). Choose another in [node]."
-            ) from error
-        self._deadlines.start()
-        self._notes.start()
-        self._listen(listener)
-        return int(listener.getsockname()[1])
-
-    def _listen(self, listener: socket.socket) -> None:
+    def open(self, listener: socket.socket, certificates: Certificates | None = None) -> None:
+        """Serve a listening socket, with TLS where there are certificates."""
+        if not self._listeners:
+            self._deadlines.start()
+            self._notes.start()
         self._listeners.append(listener)
-        threading.Thread(target=self._accept, args=(listener,), name="accept", daemon=True).start()
+        arguments = (listener, certificates)
+        threading.Thread(target=self._accept, args=arguments, name="accept", daemon=True).start()
 
     def close(self, *, patience_s: float) -> None:
         """No new associations; running messages get their answer if it comes in time; the rest is aborted."""
@@ -99,7 +102,7 @@ class Receiver:
 
     # --- accepting -------------------------------------------------------------------------------------------------
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket, certificates: Certificates | None) -> None:
         while not self._stopping.is_set():
             try:
                 connected, address = listener.accept()
@@ -109,13 +112,13 @@ class Receiver:
                     self._stopping.wait(_PAUSE_S)
                 continue
             try:
-                self._begin(connected, str(address[0]))
+                self._begin(connected, str(address[0]), certificates)
             except Exception:  # noqa: BLE001 -- the top of the thread: no peer ends the port
                 _LOG.crashed("connection.failed")
                 connected.close()
                 self._stopping.wait(_PAUSE_S)
 
-    def _begin(self, connected: socket.socket, address: str) -> None:
+    def _begin(self, connected: socket.socket, address: str, certificates: Certificates | None) -> None:
         """A thread for it, unless there are too many."""
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(
@@ -128,6 +131,7 @@ class Receiver:
             services=self._services,
             max_pdu_bytes=self._bounds.max_pdu_bytes,
             stopping=self._stopping.is_set,
+            certificates=certificates,
         )
         if not self._guard.enter(connection):
             self._notes.cut(reason="stranger", peer="unknown", address=address)
@@ -152,6 +156,7 @@ class Receiver:
             called_ae=proposal.called_ae,
             address=connection.address,
             stores=proposal.stores,
+            key_sha256=connection.key_sha256,
         )
         decision = admission.decide(
             request, ae_title=self._ae_title, peers=self._peers, congested=self._store.space.stopped
@@ -159,7 +164,8 @@ class Receiver:
         if isinstance(decision, admission.Accept):
             match self._guard.associate(connection, decision.peer.name):
                 case "":
-                    return self._association(request, decision.peer), self._bounds.idle_s
+                    idle_s = self._bounds.idle_s if decision.peer.idle_s is None else decision.peer.idle_s
+                    return self._association(request, decision.peer), idle_s
                 case "all":
                     decision = admission.LIMIT_REACHED
                 case "peer":

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dicomguard.clock import Clock
-from dicomguard.scp import pdu
+from dicomguard.scp import pdu, tls
 from dicomguard.scp.deadlines import Deadlines
 
 # Two PDUs of the advertised size, and any A-ASSOCIATE-RQ.
@@ -33,6 +33,14 @@ _LINGER: Final = "linger"
 
 class Closed(Exception):
     """The peer has hung up."""
+
+
+class Plaintext(Exception):
+    """The first byte on the TLS port is not TLS."""
+
+
+class NotSecured(Exception):
+    """The TLS handshake failed; the text says why and what to do."""
 
 
 class Cut(Exception):
@@ -97,6 +105,21 @@ class Wire:
         self._timer.arm(until, reason)
         if self.cut_because:
             raise Cut(self.cut_because)
+
+    def secure(self, context: ssl.SSLContext) -> bytes:
+        """TLS handshake as server; returns the peer's certificate (DER). Raises `Plaintext`, `NotSecured`."""
+        try:
+            if not tls.speaks_tls(self._socket):
+                raise Cut(self.cut_because) if self.cut_because else Plaintext
+            secured = context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+            self._socket = secured
+            # A cut before this line has shut the other object.
+            if self.cut_because:
+                raise Cut(self.cut_because)
+            secured.do_handshake()
+            return secured.getpeercert(binary_form=True) or b""
+        except OSError as error:
+            raise Cut(self.cut_because) if self.cut_because else NotSecured(tls.reason_of(error)) from error
 
     def read_first(self) -> tuple[int, memoryview]:
         """Type and body of the first PDU, under the deadline that `wait` has set."""

@@ -46,6 +46,13 @@ def test_defaults_listen_on_loopback_and_name_no_peer() -> None:
         ("node = 3\n", "[node] is a section"),
         ("[node\n", "is not valid TOML"),
         ("[web]\nport = 8091\n", "share a port"),
+        ("[tls]\nport = 2762\n", 'node.toml:2: TLS needs "certificate"'),
+        ("[peers.ct]\nae_title = 'CT'\naddresses = ['192.0.2.7']\nkey_sha256 = ['00']\n", "is no SHA-256 in hex"),
+        (
+            f"[peers.ct]\nae_title = 'CT'\naddresses = ['192.0.2.7']\nkey_sha256 = ['{'0' * 64}']\n",
+            "node.toml:4: the peer has to come by TLS, which is off",
+        ),
+        ("[peers.ct]\nae_title = 'CT'\naddresses = ['192.0.2.7']\nidle_s = 90000\n", "Use 1 to 86400"),
     ],
 )
 def test_a_fault_is_refused_with_its_sentence(text: str, sentence: str) -> None:

@@ -87,3 +87,33 @@ def test_only_a_peer_from_its_own_network_is_ever_accepted(
         assert decision.peer.ae_title == calling.strip(" \0")
         assert called.strip(" \0") == "NODE"
         assert decision.peer.allows(str(address))
+
+
+KEY, OTHER = "ab" * 32, "cd" * 32
+BOUND = (
+    # Colons and capitals as some programs print them.
+    Peer(name="ct", ae_title="CT1", networks=("192.0.2.7",), key_sha256=(":".join(["AB"] * 32),)),
+    Peer(name="mr", ae_title="MR1", networks=("192.0.2.7",)),
+)
+
+
+@pytest.mark.parametrize(
+    ("calling", "key", "sentence"),
+    [
+        ("CT1", KEY, ""),
+        ("MR1", None, ""),
+        ("CT1", None, "must come by TLS"),
+        ("CT1", OTHER, f"is not the peer's; add it to key_sha256 if it is right: {OTHER}"),
+        ("MR1", KEY, "is named for no peer"),
+    ],
+)
+def test_a_certificate_counts_with_title_and_address(calling: str, key: str | None, sentence: str) -> None:
+    asked = Request(calling_ae=calling, called_ae="NODE", address="192.0.2.7", stores=True, key_sha256=key)
+    decision = decide(asked, ae_title="NODE", peers=BOUND, congested=False)
+    if sentence == "":
+        assert isinstance(decision, Accept)
+    else:
+        assert isinstance(decision, Reject)
+        assert sentence in decision.reason
+        # Without a hint for who tries.
+        assert (decision.result, decision.source, decision.diagnostic) == (1, 1, 1)
