@@ -55,6 +55,8 @@ class Client:
             for revision in studies.revisions(tx, study_key)[-1:]:
                 reason = f"retried by {by}"
                 again += studies.advance(tx, study_key, revision.number, OPENED, from_=(FAILED,), reason=reason)
+            for revision in studies.revisions(tx, study_key):
+                deliveries.lock(tx, study_key, revision.number)
             for delivery in deliveries.of_study(tx, study_key):
                 renewed = retry(delivery, now=self._clock.now())
                 if renewed != delivery:

@@ -84,6 +84,7 @@ class DeliveryWork:
             comment = "A kept result is missing or was altered. Restore the store from its backup."
             answers = {uid: Answer(event=Event.FAILED, comment=comment) for uid in waiting}
         with self._store.begin() as tx:
+            deliveries.lock(tx, study_key, number)
             current = deliveries.get(tx, study_key, number, destination)
             if current is None or current.attempt != attempt:
                 return {"outcome": "overtaken", "wait_s": None}

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, func, select
 
 from dicomguard.core.delivery import Delivery, Item, State
 from dicomguard.store.db import Tx, insert_missing
-from dicomguard.store.tables import delivery, delivery_instance
+from dicomguard.store.tables import delivery, delivery_instance, revision
 
 
 def plan(tx: Tx, planned: Sequence[Delivery]) -> None:
@@ -16,6 +16,18 @@ def plan(tx: Tx, planned: Sequence[Delivery]) -> None:
     for value in planned:
         if insert_missing(tx, delivery, {**_key(value), **_row(value)}) and value.items:
             tx.execute(delivery_instance.insert(), _items(value))
+
+
+def lock(tx: Tx, study_key: str, number: int) -> None:
+    """Have others that write deliveries of this revision wait for the end of the transaction.
+
+    Two that end at the same moment would each see the other under way, and nobody would see that all are over.
+    """
+    tx.execute(
+        select(revision.c.number)
+        .where(revision.c.study_key == study_key, revision.c.number == number)
+        .with_for_update()
+    ).all()
 
 
 def save(tx: Tx, value: Delivery) -> None:

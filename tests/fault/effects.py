@@ -1,15 +1,16 @@
 """The doors through which a process changes the world, counted: it can be stopped before or after its n-th effect.
 
-Files below the state folder, commits that changed rows (ours and those of the workflow engine), associations, C-STORE
-requests, and children that are started. The doors are those of the libraries (`os`, SQLAlchemy, pynetdicom), so nothing
-in the product has to call them, and new code cannot forget to. Not counted: heartbeats and leases, which only say that
-the process lives, and what SQLite and PostgreSQL do inside a commit.
+Files below the state folder, commits that changed rows (ours and those of the workflow engine), associations and the
+PDUs that are written on them, and children that are started. The doors are those of the libraries (`os`, `socket`,
+SQLAlchemy, pynetdicom), so nothing in the product has to call them, and new code cannot forget to. Not counted:
+heartbeats and leases, which only say that the process lives, and what SQLite and PostgreSQL do inside a commit.
 """
 
 import functools
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -20,15 +21,20 @@ from typing import Any, Literal
 Moment = Literal["before", "after"]
 # A process renews these by the clock; a stop there is a stop between two other effects.
 HEARTBEATS = {"executor", "lease"}
+# PS3.8 9.3.
+PDUS = {
+    1: "A-ASSOCIATE-RQ", 2: "A-ASSOCIATE-AC", 3: "A-ASSOCIATE-RJ", 4: "P-DATA-TF",
+    5: "A-RELEASE-RQ", 6: "A-RELEASE-RP", 7: "A-ABORT",
+}  # fmt: skip
 _WRITES = re.compile(r"\s*(?:WITH\b.*?\)\s*)?(INSERT\s+INTO|UPDATE|DELETE\s+FROM)\s+([\w.\"]+)", re.I | re.S)
 # Keys, hashes and temporary names.
 _CHANGING = re.compile(r"[0-9a-f]{12,}|\d{4}/\d{2}/\d{2}|\d{4,}")
 
 
 class Effects:
-    """Counts, writes each name down, and stops the process at one of them."""
+    """Counts, writes each name down, and stops the process at the one of that number, or the first of that name."""
 
-    def __init__(self, trace: Path, *, stop_at: int = 0, moment: Moment = "before") -> None:
+    def __init__(self, trace: Path, *, stop_at: int | str = 0, moment: Moment = "before") -> None:
         self._trace = os.open(trace, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         self._stop = (stop_at, moment)
         self._lock = threading.Lock()
@@ -41,14 +47,14 @@ class Effects:
             self._count += 1
             number = self._count
             os.write(self._trace, f"{name}\n".encode())
-        self._die(number, "before")
+        self._die(number, name, "before")
         try:
             yield
         finally:
-            self._die(number, "after")
+            self._die(number, name, "after")
 
-    def _die(self, number: int, moment: Moment) -> None:
-        if self._stop == (number, moment):
+    def _die(self, number: int, name: str, moment: Moment) -> None:
+        if self._stop in ((number, moment), (name, moment)):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -138,9 +144,13 @@ def _watch_commits(effects: Effects) -> None:
 def _watch_associations(effects: Effects) -> None:
     from pynetdicom.ae import ApplicationEntity
     from pynetdicom.association import Association
-    from pynetdicom.dimse import DIMSEServiceProvider
 
     _door(effects, ApplicationEntity, "associate", lambda *_, **__: "associate")
     _door(effects, Association, "send_c_store", lambda *_, **__: "send and hear the answer")
-    _door(effects, DIMSEServiceProvider, "send_msg", lambda *_, **__: "write the message")
     _door(effects, Association, "release", lambda *_, **__: "release")
+
+    def pdu(connection: socket.socket, content: bytes, *_: Any) -> str | None:
+        return f"PDU {PDUS.get(content[0], 'in part')}" if connection.family == socket.AF_INET and content else None
+
+    for name in ("send", "sendall"):
+        _door(effects, socket.socket, name, pdu)

@@ -1,9 +1,10 @@
-"""The effect loop: a study is worked off by a worker that is stopped at its n-th effect, then by the next one.
+"""The effect loop: a receiver or a worker is stopped at its n-th effect, and the next one goes on.
 
-Whatever n is, each archive must hold one report with one set of UIDs. The study, the tables and the archives are made
-once; a run begins with a copy of them.
+Whatever n is, each archive must hold one report with one set of UIDs. What a run begins with (tables, and for the
+worker a study that was received) is made once and copied.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -11,58 +12,78 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import create_engine, text
 
 from dicomguard.clock import SystemClock
+from dicomguard.core.delivery import Event
+from dicomguard.core.peer import Destination
+from dicomguard.deliver import storage
+from dicomguard.deliver.association import Timeouts
 from dicomguard.store import deliveries, results, studies
 from dicomguard.store.db import open_store
 from tests.conftest import ROOT
 from tests.fault import world
 from tests.fault.effects import Moment
 from tests.peer import Peer, peer
-from tests.peers import Postgres
+from tests.peers import Postgres, free_port
+from tests.receiver import configuration
 
+Stage = Literal["receive", "work"]
 LEASE_S = 1.0
 # The second worker ends the work; a third is only wanted when that one was too slow for its lease.
 TURNS = 4
+SLICES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """One run."""
 
-    # Name of the effect at which the first worker was stopped; "" when it ran through.
+    # Name of the effect at which the process was stopped; "" when it ran through.
     name: str
     # Objects that an archive got twice, with the same UID and the same bytes.
     repeated: int
 
 
 class Zygote:
-    """`tests.fault.zygote` in a process of its own."""
+    """`tests.fault.zygote` in a process of its own; one fork at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault.zygote"],
+            [sys.executable, "-m", "tests.fault.zygote", kind],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             start_new_session=True,
         )
 
-    def run(self, order: dict[str, object], *, seconds: float = 90) -> int:
-        """Exit status of one fork."""
+    def start(self, order: dict[str, object]) -> int:
+        """Process id of a new fork."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        self._process.stdin.flush()
-        assert select.select([self._process.stdout], [], [], seconds)[0], f"no end after {seconds} s"
+        return self._answer(60)
+
+    def ended(self) -> bool:
+        """Whether `wait` would answer at once."""
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
+
+    def wait(self, seconds: float = 90) -> int:
+        """Exit status of the fork."""
+        return self._answer(seconds)
+
+    def _answer(self, seconds: float) -> int:
+        assert self._process.stdout is not None
+        assert select.select([self._process.stdout], [], [], seconds)[0], f"no answer after {seconds} s"
         return int(self._process.stdout.readline())
 
     def close(self) -> None:
@@ -72,69 +93,156 @@ class Zygote:
 
 
 class Loop:
-    """Runs of one study; `other`: the second worker has another node name and waits for the lease of the first."""
+    """Runs of one stage; `other`: the second worker has another node name and waits for the lease of the first."""
 
     def __init__(
-        self, folder: Path, zygote: Zygote, archives: dict[str, Peer], server: Postgres | None, *, other: bool
-    ):
+        self,
+        folder: Path,
+        stage: Stage,
+        archives: dict[str, Peer],
+        zygotes: dict[str, Zygote],
+        server: Postgres | None,
+        *,
+        other: bool,
+    ) -> None:
         self._folder = folder
-        self._zygote = zygote
+        self._stage = stage
         self._archives = archives
+        self._zygotes = zygotes
         self._server = server
         self._other = other
         self._numbers = count()
+        self._port = free_port()
         self._template = folder / "template"
         self._prepare()
 
     def _prepare(self) -> None:
-        """Tables of a node that has run before, and a study that was received."""
+        """Tables of a node that has run before, and for the worker a study that was received."""
         if self._server is not None:
             self._sql('CREATE DATABASE "template"')
         assert self._work(self._template, "template", "node-a") == 0
         store = open_store(self._template, self._url("template"), SystemClock())
-        self.key = world.send_study(store, self._folder / "in")
+        if self._stage == "work":
+            world.send_study(store, self._folder / "in", slices=SLICES)
+        else:
+            self._files = world.write_study(self._folder / "in", slices=SLICES)
         store.close()
 
     def whole(self) -> list[str]:
-        """Names of all effects of a worker that is not stopped."""
+        """Names of all effects of a process that is not stopped."""
         self.run(0, "before")
-        return (self._folder / "trace").read_text().splitlines()
+        return self._trace.read_text().splitlines()
 
-    def run(self, number: int, moment: Moment) -> Outcome:
-        """Stop the first worker at its effect `number`, let the others finish, look into the archives."""
+    def run(self, number: int | str, moment: Moment) -> Outcome:
+        """Stop the process at its effect `number` (or the first of that name), let others finish, look what came."""
         name = f"run{next(self._numbers)}"
         state = self._folder / name
         shutil.copytree(self._template, state)
         if self._server is not None:
             self._sql(f'CREATE DATABASE "{name}" TEMPLATE "template"')
         seen = {archive: len(got.received) for archive, got in self._archives.items()}
-        trace = self._folder / "trace"
-        trace.unlink(missing_ok=True)
-        status = self._work(state, name, "node-a", number, moment)
-        reached = trace.read_text().splitlines()
-        if status == -signal.SIGKILL:
-            for _ in range(TURNS):
-                if (status := self._work(state, name, "node-b" if self._other else "node-a")) == 0:
-                    break
-            stopped = reached[number - 1]
+        if self._stage == "receive":
+            stopped = self._receive(state, name, number, moment)
+            assert self._work(state, name, "node-a") == 0, self._said()
         else:
-            stopped = ""
-        assert status == 0, (self._folder / "log").read_text()[-4000:]
+            stopped = self._work_on(state, name, number, moment)
         repeated = self._check(state, name, seen)
         shutil.rmtree(state)
         if self._server is not None:
             self._sql(f'DROP DATABASE "{name}" WITH (FORCE)')
         return Outcome(name=stopped, repeated=repeated)
 
+    # --- the worker ------------------------------------------------------------------------------------------------
+
+    def _work_on(self, state: Path, database: str, number: int | str, moment: Moment) -> str:
+        """Name of the effect at which the first worker was stopped; then others until one ends well."""
+        self._trace.unlink(missing_ok=True)
+        status = self._work(state, database, "node-a", number, moment, trace=self._trace)
+        stopped = self._stopped_at(number, status)
+        turns = 0
+        while status != 0 and turns < TURNS:
+            turns += 1
+            status = self._work(state, database, "node-b" if self._other else "node-a")
+        assert status == 0, self._said()
+        return stopped
+
+    def _work(
+        self,
+        state: Path,
+        database: str,
+        node: str,
+        number: int | str = 0,
+        moment: Moment = "before",
+        trace: Path = Path(os.devnull),
+    ) -> int:
+        plan = {
+            "state": str(state),
+            "url": self._url(database),
+            "node": node,
+            "destinations": {name: archive.port for name, archive in self._archives.items()},
+            "until_idle": True,
+            "in_a_hurry": True,
+            "lease_s": LEASE_S,
+            # The association of a receiver that was stopped is open for another ten seconds.
+            "hold_s": 0.5,
+        }
+        self._zygotes["worker"].start({"plan": plan, **self._order(state, trace, number, moment)})
+        return self._zygotes["worker"].wait()
+
+    # --- the receiver ----------------------------------------------------------------------------------------------
+
+    def _receive(self, state: Path, database: str, number: int | str, moment: Moment) -> str:
+        """As a modality: all slices again until each was acknowledged, to the first receiver or the one after it."""
+        zygote = self._zygotes["receiver"]
+        self._trace.unlink(missing_ok=True)
+        pid = self._open(state, database, self._trace, number, moment)
+        stopped, first = "", True
+        here = Destination(name="node", ae_title="DICOMGUARD", host="127.0.0.1", port=self._port)
+        deadline = time.monotonic() + 90
+        acknowledged = False
+        while True:
+            assert time.monotonic() < deadline, self._said()
+            if acknowledged:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            if acknowledged or zygote.ended():
+                status = zygote.wait()
+                if first:
+                    stopped, first = self._stopped_at(number, status), False
+                else:
+                    assert status == 0, self._said()
+                if acknowledged and status == 0:
+                    return stopped
+                pid = self._open(state, database, Path(os.devnull), 0, "before")
+            sent = storage.send(self._files, here, calling_ae="CT1", timeouts=Timeouts(connect_s=2, answer_s=5))
+            acknowledged = [item.answer.event for item in sent] == [Event.STORED] * SLICES
+            if not acknowledged:
+                time.sleep(0.02)
+
+    def _open(self, state: Path, database: str, trace: Path, number: int | str, moment: Moment) -> int:
+        config = self._folder / f"{database}.toml"
+        config.write_text(
+            configuration(self._port, peers={"ct1": ("CT1", "127.0.0.1")}, url=self._url(database)).replace(
+                'state = "state"', f'state = "{state}"'
+            )
+        )
+        order = self._order(state, trace, number, moment)
+        return self._zygotes["receiver"].start({"config": str(config), **order})
+
+    # --- both ------------------------------------------------------------------------------------------------------
+
     def _check(self, state: Path, name: str, seen: dict[str, int]) -> int:
         """One revision, one set of results, the same in each archive; how many objects came twice."""
         store = open_store(state, self._url(name), SystemClock())
         with store.read() as tx:
-            assert [item.number for item in studies.revisions(tx, self.key)] == [1]
-            assert studies.state(tx, self.key, 1) == "done"
-            kept = results.of_revision(tx, self.key, 1)
-            planned = deliveries.of_revision(tx, self.key, 1)
+            ((key, number),) = studies.in_state(tx, ("done",))
+            assert [item.number for item in studies.revisions(tx, key)] == [number] == [1]
+            instances = studies.instances(tx, key, 1)
+            kept = results.of_revision(tx, key, 1)
+            planned = deliveries.of_revision(tx, key, 1)
         store.close()
+        assert len({item.sop_instance_uid for item in instances}) == len(instances) == SLICES
+        assert {(item.state, item.ordinal) for item in instances} == {("stored", 0)}
         assert [item.kind for item in kept] == ["SEG", "SR", "SR-2D"]
         assert [(item.destination, item.state.value) for item in planned] == [(to, "sent") for to in self._archives]
         repeated = 0
@@ -145,18 +253,22 @@ class Loop:
             repeated += len(received) - 2
         return repeated
 
-    def _work(self, state: Path, database: str, node: str, number: int = 0, moment: Moment = "before") -> int:
-        plan = {
-            "state": str(state),
-            "url": self._url(database),
-            "node": node,
-            "destinations": {name: archive.port for name, archive in self._archives.items()},
-            "until_idle": True,
-            "in_a_hurry": True,
-            "lease_s": LEASE_S,
-        }
-        files = {"log": str(self._folder / "log"), "trace": str(self._folder / "trace")}
-        return self._zygote.run({"plan": plan, "stop_at": number, "moment": moment, **files})
+    def _stopped_at(self, number: int | str, status: int) -> str:
+        if status == 0:
+            return ""
+        assert status == -signal.SIGKILL, self._said()
+        return number if isinstance(number, str) else self._trace.read_text().splitlines()[number - 1]
+
+    def _order(self, state: Path, trace: Path, number: int | str, moment: Moment) -> dict[str, object]:
+        files = {"state": str(state), "trace": str(trace), "log": str(self._folder / "log")}
+        return {**files, "stop_at": number, "moment": moment}
+
+    @property
+    def _trace(self) -> Path:
+        return self._folder / "trace"
+
+    def _said(self) -> str:
+        return (self._folder / "log").read_text()[-4000:]
 
     def _url(self, database: str) -> str:
         return "" if self._server is None else f"{self._server.url.rsplit('/', 1)[0]}/{database}"
@@ -170,10 +282,11 @@ class Loop:
 
 
 @contextmanager
-def loop(folder: Path, server: Postgres | None = None, *, other: bool = False) -> Iterator[Loop]:
+def loop(folder: Path, stage: Stage, server: Postgres | None = None, *, other: bool = False) -> Iterator[Loop]:
     """A loop with two archives."""
     with ExitStack() as stack:
         archives = {name: stack.enter_context(peer(ae_title=name.upper())) for name in ("archive", "second")}
-        zygote = Zygote()
-        stack.callback(zygote.close)
-        yield Loop(folder, zygote, archives, server, other=other)
+        zygotes = {kind: Zygote(kind) for kind in ("worker", "receiver")}
+        for zygote in zygotes.values():
+            stack.callback(zygote.close)
+        yield Loop(folder, stage, archives, zygotes, server, other=other)

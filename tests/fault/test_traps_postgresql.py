@@ -1,17 +1,26 @@
 """Several workers on one PostgreSQL, and a database that goes away: the work is done once, and goes on by itself."""
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from dicomguard.clock import SystemClock
+from dicomguard.core.delivery import Answer, Backoff, Delivery, Event, Item
+from dicomguard.core.peer import Destination
+from dicomguard.core.result import ResultObject
+from dicomguard.deliver import storage
+from dicomguard.deliver.association import Timeouts
 from dicomguard.errors import Unavailable
-from dicomguard.store import results, studies
+from dicomguard.flow import delivery
+from dicomguard.store import deliveries, results, studies
 from dicomguard.store.db import Store, open_store
 from tests.conftest import ROOT
 from tests.fault import world
@@ -123,3 +132,51 @@ def test_a_database_that_is_away_for_some_seconds(tmp_path: Path, need: Need) ->
             end(a)
         assert len(set(archive.uids())) == 6
         store.close()
+
+
+def test_the_last_of_two_deliveries_that_end_at_one_moment_closes_the_revision(
+    tmp_path: Path, postgres_server: Postgres
+) -> None:
+    """1. Two archives answer at the same moment. 2. Each attempt writes its answer. 3. One of them sees both."""
+    store = open_store(tmp_path / "state", postgres_server.create("together"), SystemClock())
+    key = world.send_study(store, tmp_path / "in", slices=1)
+    content = b"a result"
+    kept = ResultObject(
+        kind="SR", sop_class_uid="1.2", sop_instance_uid="2.25.1", series_instance_uid="2.25.2",
+        sha256=hashlib.sha256(content).hexdigest(), order=0,
+    )  # fmt: skip
+    together = threading.Barrier(2)
+
+    def send(files: list[Path], *_: object, **__: object) -> list[storage.Sent]:
+        together.wait(10)
+        uid = f"2.25.{files[0].parent.name.removeprefix('r')}"
+        return [storage.Sent(path=files[0], sop_instance_uid=uid, answer=Answer(event=Event.STORED))]
+
+    places = {name: Destination(name=name, ae_title="A", host="127.0.0.1", port=1) for name in ("one", "two")}
+    work = delivery.DeliveryWork(
+        store=store,
+        clock=SystemClock(),
+        settings=delivery.Settings(
+            calling_ae="DICOMGUARD", destinations=places, backoff=Backoff(), timeouts=Timeouts()
+        ),
+        send=send,
+    )
+    for number in range(1, 9):
+        now = store.clock.now()
+        with store.begin() as tx:
+            studies.open_revision(tx, key, closed_because="asked", now=now)
+            studies.advance(tx, key, number, "delivering", from_=("opened",))
+            fresh = Delivery(
+                study_key=key, revision=number, destination="", planned_at=now, next_at=now,
+                items=(Item(kind="SR", forms=(f"2.25.{number}",)),),
+            )  # fmt: skip
+            deliveries.plan(tx, [replace(fresh, destination=name) for name in places])
+        results.keep(store, key, number, [(replace(kept, sop_instance_uid=f"2.25.{number}"), content)])
+        threads = [threading.Thread(target=work.attempt, args=(key, number, name, 0)) for name in places]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        with store.read() as tx:
+            assert studies.state(tx, key, number) == "done"
+    store.close()

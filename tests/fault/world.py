@@ -73,6 +73,8 @@ class Plan:
     first_retry_s: float = 0.2
     keep_workflows_s: float = 3600.0
     answer_s: float = 10.0
+    # An open association that was silent this long does not hold a study.
+    hold_s: float = 600.0
 
 
 # ---- studies ------------------------------------------------------------------------------------------------------
@@ -99,15 +101,22 @@ def write_weights(path: Path) -> Path:
     return path
 
 
-def send_study(store: Store, folder: Path, *, number: int = 1, slices: int = 5, first: int = 0, ae: str = "CT1") -> str:
-    """Receive `slices` slices (from `first`) of study `number`; returns the study key."""
+def write_study(folder: Path, *, number: int = 1, slices: int = 5, first: int = 0) -> list[Path]:
+    """Files of `slices` slices (from `first`) of study `number`."""
     folder.mkdir(parents=True, exist_ok=True)
-    key = ""
+    paths = []
     for ds in sr_cases.single_frame(first + slices)[first:]:
         _renumber(ds, number)
-        path = folder / f"{ds.SOPInstanceUID}.dcm"
-        dcmwrite(path, ds, enforce_file_format=True)
-        sender = Sender(peer="ct", calling_ae=ae, called_ae="DICOMGUARD", address="127.0.0.1")
+        paths.append(folder / f"{ds.SOPInstanceUID}.dcm")
+        dcmwrite(paths[-1], ds, enforce_file_format=True)
+    return paths
+
+
+def send_study(store: Store, folder: Path, *, number: int = 1, slices: int = 5, first: int = 0, ae: str = "CT1") -> str:
+    """Receive them; returns the study key."""
+    sender = Sender(peer="ct", calling_ae=ae, called_ae="DICOMGUARD", address="127.0.0.1")
+    key = ""
+    for path in write_study(folder, number=number, slices=slices, first=first):
         key = receive_file(store, sender, path, channel="dimse").study_key or ""
     return key
 
@@ -320,7 +329,7 @@ def work(plan: Plan) -> None:
             settings=sweep.Settings(
                 completion=completion.Settings(
                     patience=Patience(quiet=timedelta(seconds=0.3), longest=timedelta(seconds=60)),
-                    association_hold=timedelta(seconds=600),
+                    association_hold=timedelta(seconds=plan.hold_s),
                 ),
                 heartbeat=timedelta(seconds=plan.lease_s / 4),
                 lease=timedelta(seconds=plan.lease_s),

@@ -1,7 +1,8 @@
-"""Workers by the hundred: everything is imported once, and each run is a fork of that.
+"""Receivers and workers by the hundred: everything is imported once, and each run is a fork of that.
 
-`python -m tests.fault.zygote` reads one JSON order a line and answers with the exit status of the run (minus the signal
-that ended it). An order names the `Plan` of a worker, where its log and trace go, and the effect to stop at.
+`python -m tests.fault.zygote receiver|worker` reads one JSON order a line. It answers with the process id of the fork,
+and at its end with the exit status (minus the signal that ended it). An order names the configuration of a receiver or
+the `Plan` of a worker, where log and trace go, and the effect to stop at.
 """
 
 import json
@@ -9,49 +10,74 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dicomguard import log
 from dicomguard.errors import DicomguardError
-from tests import sr_cases
-from tests.fault import effects, world
+from tests.fault import effects
+
+Run = Callable[[dict[str, Any]], int]
 
 
-def run(order: dict[str, Any]) -> int:
-    """In the fork: one worker to its end."""
+def receiver() -> Run:
+    """`python -m dicomguard.scp`, from after its imports."""
+    from dicomguard.scp import slim
+
+    slim.bar_decoders()
+    from dicomguard import config
+    from dicomguard.scp import process
+
+    return lambda order: process.run(config.load(Path(order["config"])))
+
+
+def worker() -> Run:
+    """`tests.fault.world`, warm."""
+    from dicomguard import log
+    from tests import sr_cases
+    from tests.fault import world
+
+    # What a library loads when it is first used.
+    spot = sr_cases.Spot(category="real", places=[1])
+    sr_cases.case("real", [sr_cases.frames(sr_cases.single_frame(3))], [spot]).build()
+
+    def run(order: dict[str, Any]) -> int:
+        log.configure("INFO")
+        world.work(world.Plan(**order["plan"]))
+        return 0
+
+    return run
+
+
+def fork(run: Run, order: dict[str, Any]) -> int:
+    """In the fork: to its end."""
     target = os.open(order["log"], os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     os.dup2(target, 2)
-    plan = world.Plan(**order["plan"])
     counter = effects.Effects(Path(order["trace"]), stop_at=order["stop_at"], moment=order["moment"])
-    effects.watch(counter, Path(plan.state))
-    log.configure("INFO")
+    effects.watch(counter, Path(order["state"]))
     try:
-        world.work(plan)
+        return run(order)
     except DicomguardError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_status
-    return 0
 
 
 def main() -> None:
     """Serve orders until standard input ends."""
-    # What a library loads when it is first used.
-    sr_cases.case(
-        "real", [sr_cases.frames(sr_cases.single_frame(3))], [sr_cases.Spot(category="real", places=[1])]
-    ).build()
+    run = {"receiver": receiver, "worker": worker}[sys.argv[1]]()
     assert threading.active_count() == 1, "a fork would copy locks that nobody releases"
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
             status = 70
             try:
-                status = run(json.loads(line))
+                status = fork(run, json.loads(line))
             except Exception:  # noqa: BLE001 -- the top of a child
                 traceback.print_exc()
             finally:
                 sys.stderr.flush()
                 os._exit(status)
+        print(pid, flush=True)
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

@@ -1,29 +1,40 @@
-"""Stop the worker at every effect there is: one report with one set of UIDs in each archive, each time."""
+"""Stop receiver and worker at every effect there is: one report with one set of UIDs in each archive, each time."""
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
 from tests.fault.effects import Moment
-from tests.fault.loop import loop
+from tests.fault.loop import Stage, loop
 
 MOMENTS: tuple[Moment, ...] = ("before", "after")
 
 
+# The receiver has no executor: whoever is started next replays.
+CASES = [
+    ("receive", "sqlite", "same"),
+    ("receive", "postgresql", "same"),
+    ("work", "sqlite", "same"),
+    ("work", "sqlite", "other"),
+    ("work", "postgresql", "same"),
+    ("work", "postgresql", "other"),
+]
+
+
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("executor", ["same", "other"])
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(("stage", "database", "executor"), CASES)
 def test_every_effect(
+    stage: Stage,
     database: str,
-    executor: Literal["same", "other"],
+    executor: str,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """n = 1, 2, 3 … until the run completes, before and after."""
     server = request.getfixturevalue("postgres_server") if database == "postgresql" else None
-    with loop(tmp_path, server, other=executor == "other") as runs, capsys.disabled():
+    with loop(tmp_path, stage, server, other=executor == "other") as runs, capsys.disabled():
+        title = f"{stage} {database} {executor}"
         whole = runs.whole()
         reached: set[str] = set()
         count = repeated = number = 0
@@ -38,6 +49,11 @@ def test_every_effect(
                     left.remove(moment)
                     continue
                 reached.add(outcome.name)
-                print(f"{database} {executor} {number:3d} {moment:6s} {outcome.name}")
-        print(f"{database} {executor}: {number - 1} effects, {count} runs, {repeated} objects sent twice with one UID")
-    assert not set(whole) - reached, "these were never stopped at"
+                print(f"{title} {number:3d} {moment:6s} {outcome.name}")
+        # The order of two deliveries side by side differs from run to run: what was missed is stopped at by its name.
+        for name in sorted(set(whole) - reached):
+            for moment in MOMENTS:
+                assert runs.run(name, moment).name, f"never stopped at: {name}"
+                count += 1
+                print(f"{title}     {moment:6s} {name}")
+        print(f"{title}: {number - 1} effects, {count} runs, {repeated} objects sent twice with one UID")
