@@ -7,6 +7,7 @@ library prints can end up between two messages.
 import hashlib
 import json
 import threading
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,8 @@ def main() -> None:
     """Answer jobs until the pipe ends."""
     channel = child.parent()
     log.configure()
+    # Those of the parser quote values of headers.
+    warnings.simplefilter("ignore")
     with Reader() as reader:
         worker = _Worker(reader, SystemClock())
         while True:

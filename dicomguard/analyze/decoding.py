@@ -12,6 +12,7 @@ import mmap
 import os
 import re
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -274,6 +275,9 @@ def serve(channel: child.Channel, shared: mmap.mmap) -> None:
 def main(arguments: list[str]) -> None:
     """Entry: the number of the shared memory's descriptor."""
     channel = child.parent()
+    # The library's warnings quote values of the file, and this standard error is the node's log.
+    warnings.simplefilter("ignore")
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     descriptor = int(arguments[0])
     shared = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
     channel.send({"ready": True})

@@ -7,6 +7,7 @@ any shuffling of the input and for any rigid motion of the patient.
 
 import itertools
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from dicomguard.core.study import GeometryKind
 
 # Scanners write directions with five or six digits; below this the difference is noise of printing.
 SAME_ORIENTATION = 1e-4
+# Directions told apart among the planes of one matrix and label; radial scans have fewer.
+MOST_ORIENTATIONS = 128
 # Two planes nearer than this, along the normal, lie at one place (mm).
 SAME_POSITION_MM = 1e-3
 # A distance that exceeds the usual one by this factor is a gap: a slice is missing.
@@ -104,15 +107,22 @@ def arrange(planes: Iterable[Plane]) -> tuple[Stack, ...]:
     Stacks differ in orientation, matrix or `Plane.stack`; planes at one place (echoes, repetitions) make further
     stacks. Planes without position, or all at one place as a careless converter writes them, are ordered by number.
     """
-    groups: list[tuple[Plane, list[Plane]]] = []
+    groups: list[list[Plane]] = []
+    by_kind: dict[tuple[tuple[int, int], str], list[list[Plane]]] = {}
+    # Of an object with an orientation of its own for each frame; comparing all with all would take minutes.
+    scattered: dict[tuple[int, int], list[Plane]] = {}
     for plane in sorted(planes, key=lambda item: (item.number, item.key)):
-        for first, members in groups:
-            if _together(first, plane):
-                members.append(plane)
-                break
+        alike = by_kind.setdefault((plane.size, plane.stack), [])
+        members = next((members for members in alike if _together(members[0], plane)), None)
+        if members is not None:
+            members.append(plane)
+        elif len(alike) < MOST_ORIENTATIONS:
+            alike.append([plane])
+            groups.append(alike[-1])
         else:
-            groups.append((plane, [plane]))
-    stacks = [stack for _, members in groups for stack in _stacks(members)]
+            scattered.setdefault(plane.size, []).append(plane)
+    stacks = [stack for members in groups for stack in _stacks(members)]
+    stacks += [_loose(members) for members in scattered.values()]
     # The sort is stable: stacks of one length stay in the order of their numbers.
     return tuple(sorted(stacks, key=lambda item: -len(item.planes)))
 
@@ -132,19 +142,19 @@ def slabs_mm(positions: Sequence[float | None], *, nominal_mm: float | None) -> 
     if usual is None:
         return tuple(None for _ in positions)
     # Each distinct place shares its slab among the planes that repeat it.
-    result = []
+    result, ordered = [], sorted(known)
     for position in known:
-        below = [position - other for other in distinct if position - other > SAME_POSITION_MM]
-        above = [other - position for other in distinct if other - position > SAME_POSITION_MM]
-        halves = [min(min(side), usual) / 2 if side else usual / 2 for side in (below, above)]
-        repeats = sum(1 for other in known if abs(other - position) <= SAME_POSITION_MM)
-        result.append(sum(halves) / repeats)
+        low, high = position - SAME_POSITION_MM, position + SAME_POSITION_MM
+        before, after = bisect_left(distinct, low), bisect_right(distinct, high)
+        below = position - distinct[before - 1] if before > 0 else usual
+        above = distinct[after] - position if after < len(distinct) else usual
+        repeats = bisect_right(ordered, high) - bisect_left(ordered, low)
+        result.append((min(below, usual) + min(above, usual)) / 2 / repeats)
     return tuple(result)
 
 
 def _together(a: Plane, b: Plane) -> bool:
-    if a.size != b.size or a.stack != b.stack:
-        return False
+    """Whether planes of one matrix and label lie parallel."""
     if a.orientation is None or b.orientation is None or a.position_mm is None or b.position_mm is None:
         return (a.orientation is None or a.position_mm is None) and (b.orientation is None or b.position_mm is None)
     rows = math.dist(a.orientation[:3], b.orientation[:3])

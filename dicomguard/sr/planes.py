@@ -3,6 +3,7 @@
 Functional groups are read from the frame's own item or from the shared one, wherever the vendor put them.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,12 +53,16 @@ def of(header: Dataset, frame: int | None) -> Plane | None:
 
 
 def _numbers(header: Dataset, frame: int | None, group: str, keyword: str, count: int) -> tuple[float, ...] | None:
-    """`count` numbers of an attribute; None when absent, empty or of another count."""
+    """`count` numbers of an attribute; None when absent, empty, of another count, or no numbers."""
     value = _value(header, frame, group, keyword)
     if value is None or value == "":
         return None
-    numbers = tuple(float(item) for item in (value if count > 1 else [value]))
-    return numbers if len(numbers) == count else None
+    try:
+        numbers = tuple(float(item) for item in (value if count > 1 else [value]))
+    except (TypeError, ValueError):
+        # Text that is no number says nothing, as for the rules and the order of slices.
+        return None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
 
 
 def _value(header: Dataset, frame: int | None, group: str, keyword: str) -> Any:

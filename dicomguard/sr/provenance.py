@@ -8,6 +8,7 @@ highdicom is shown a nameless patient (`source`): it refuses values that are com
 not belong, and stamps the clock. `complete` then writes who, when and by whom over whatever it wrote.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -16,12 +17,12 @@ from typing import Any
 from highdicom import ContributingEquipment
 from pydicom import config as pydicom_config
 from pydicom.charset import convert_encodings, decode_bytes, default_encoding
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag, Tag
-from pydicom.valuerep import TEXT_VR_DELIMS, PersonName
+from pydicom.valuerep import TEXT_VR_DELIMS, VR, PersonName
 
 from dicomguard.core import dicomtime
 from dicomguard.core.verdict import Verdict
@@ -89,6 +90,10 @@ _REQUEST = (
     "RequestedProcedureDescription",
     "RequestedProcedureCodeSequence",
 )
+# Defined terms of Specific Character Set (C.12.1.1.2), with the slips of writers that the library corrects.
+_CHARACTER_SET = re.compile(r"(ISO[ _-]?(IR|2022)[ _-].*|GBK|GB18030|UTF-?8)", re.IGNORECASE)
+# What dictionaries and writers know (PS3.5 6.2).
+_VRS = frozenset(VR)
 _TEXT_VRS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")
 _UTF_8 = ["utf8"]
 
@@ -283,13 +288,19 @@ def _has_value(source: Dataset, keyword: str) -> bool:
 
 def _encodings(source: Dataset, default: list[str]) -> list[str]:
     named = source.get("SpecificCharacterSet")
-    return convert_encodings(named) if named else default
+    if not named:
+        return default
+    names = [named] if isinstance(named, str) else list(named)
+    # The library also takes the names of Python's codecs, some of which decode nothing.
+    if any(name and not _CHARACTER_SET.fullmatch(name) for name in names):
+        return default
+    return convert_encodings(named)
 
 
 def _copied(source: Dataset, tag: BaseTag, encodings: list[str]) -> DataElement | RawDataElement:
     # Raw while nobody has looked at it, though the annotation of pydicom says otherwise.
     element: Any = source.get_item(tag)
-    vr = dictionary_VR(tag) if element.VR in (None, "UN") else str(element.VR)
+    vr = _vr(tag, element.VR)
     if vr == "SQ":
         return DataElement(tag, "SQ", DicomSequence(_copied_item(item, encodings) for item in source[tag].value))
     if isinstance(element, DataElement):
@@ -301,6 +312,13 @@ def _copied(source: Dataset, tag: BaseTag, encodings: list[str]) -> DataElement 
         if "\ufffd" not in text:
             return _text_element(tag, vr, text)
     return _raw(tag, vr, value)
+
+
+def _vr(tag: BaseTag, named: str | None) -> str:
+    """The element's own VR, or the dictionary's where it has none that is known."""
+    if named is not None and named != "UN" and named in _VRS:
+        return str(named)
+    return dictionary_VR(tag) if dictionary_has_tag(tag) else "UN"
 
 
 def _copied_item(source: Dataset, encodings: list[str]) -> Dataset:

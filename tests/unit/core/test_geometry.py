@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomguard.core.geometry import Plane, arrange, centroid, normal, slabs_mm
+from dicomguard.core.geometry import MOST_ORIENTATIONS, Plane, arrange, centroid, normal, slabs_mm
 from dicomguard.core.instance import Orientation, Vector3
 
 AXIAL: Orientation = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -169,3 +169,18 @@ def test_slab_is_half_the_way_to_each_neighbour(
 def test_centroid_counts_from_the_centre_of_the_first_pixel() -> None:
     place = centroid((-10.0, 20.0, 30.0), AXIAL, (2.0, 0.5), row=3, column=4)
     assert place == (-8.0, 26.0, 30.0)
+
+
+def test_an_object_with_a_direction_for_each_frame_is_arranged_in_time() -> None:
+    """Frames that nothing makes a stack of: the first directions are told apart, the rest lies loose."""
+    frames = []
+    for number in range(4_000):
+        angle = number * 1e-3
+        rows: Orientation = (math.cos(angle), math.sin(angle), 0.0, -math.sin(angle), math.cos(angle), 0.0)
+        frames.append(plane(f"{number:05d}", float(number), number=number, orientation=rows))
+    stacks = arrange(frames)
+    assert sum(len(stack.planes) for stack in stacks) == 4_000
+    assert len(stacks) == MOST_ORIENTATIONS + 1
+    assert stacks[0].kind == "mixed"
+    slabs = slabs_mm([float(n) for n in range(4_000)], nominal_mm=None)
+    assert set(slabs) == {1.0}

@@ -1,7 +1,9 @@
 """Where a frame lies, wherever its object says so."""
 
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from dicomguard.errors import Broken
 from dicomguard.sr import planes
@@ -59,3 +61,13 @@ def test_enhanced_without_positions() -> None:
 def test_frame_that_is_not_there() -> None:
     with pytest.raises(Broken, match="Frame 4 is not among the 3"):
         planes.of(enhanced(3)[0], 4)
+
+
+@pytest.mark.parametrize("text", [b"1..20.0\\0\\0 ", b"nan\\0\\0 "])
+def test_a_position_that_is_no_number_places_nothing(text: bytes) -> None:
+    """As for the rules and the order of slices, which read it as no position."""
+
+    def garble(ds: Dataset) -> None:
+        ds[0x00200032] = RawDataElement(BaseTag(0x00200032), "DS", len(text), text, 0, False, True)
+
+    assert planes.of(single_frame(1, change=garble)[0], None) is None
