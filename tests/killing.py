@@ -12,6 +12,7 @@ from sqlalchemy import select
 from dicomguard import part10
 from dicomguard.store import tables
 from dicomguard.store.db import Store
+from dicomguard.store.log_slots import unfiled
 from tests.instances import ROOT, part10_bytes
 from tests.receiver import LiveReceiver, associated, receiver, send
 
@@ -23,7 +24,14 @@ class Tally:
     acknowledged: dict[str, str] = field(default_factory=dict)
     # Sent and not answered: may be there or not.
     unanswered: int = 0
+    # Records that the log held after a kill, and those among them whose file was there and was taken.
+    logged: int = 0
+    wiped: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __str__(self) -> str:
+        kept = f"{len(self.acknowledged)} acknowledged, {self.unanswered} unanswered"
+        return f"{kept}, {self.logged} in the log after the kills, {self.wiped} of their files taken"
 
 
 def dataset_sha256(path: Path) -> str:
@@ -61,13 +69,25 @@ def _keep_sending(
             number += 1
 
 
-def kill_while_receiving(folder: Path, *, kills: int, senders: int, seed: int, url: str = "") -> Tally:
-    """Start, send from several associations, SIGKILL at a random moment, check, and again on the same state."""
+def kill_while_receiving(
+    folder: Path, *, kills: int, senders: int, seed: int, url: str = "", segments: int = 3
+) -> Tally:
+    """Start, send from several associations, SIGKILL at a random moment, take what a power cut may take, start, check.
+
+    The log is small, so that its segments go round. What it covers has neither a flushed file nor a flushed row: after
+    each kill every such file is removed or cut, and its row goes.
+    """
     rng = np.random.default_rng(seed)
     tally = Tally()
     (folder / "in").mkdir(parents=True)
-    for round_number in range(kills):
-        with receiver(folder, url=url) as live:
+    more = f"[storage]\nlow_bytes = 0\nstop_bytes = 0\nlog_segments = {segments}\n"
+    more += f"log_segment_bytes = {4 << 20}\nlog_spill_bytes = 400000\n"
+    for round_number in range(kills + 1):
+        with receiver(folder, url=url, more=more) as live:
+            if round_number:
+                check(live.store(), tally)
+            if round_number == kills:
+                break
             threads = [
                 threading.Thread(
                     target=_keep_sending,
@@ -87,8 +107,26 @@ def kill_while_receiving(folder: Path, *, kills: int, senders: int, seed: int, u
             for thread in threads:
                 thread.join(60)
                 assert not thread.is_alive()
-            check(live.store(), tally)
+            take_unflushed(live.store(), tally, rng)
     return tally
+
+
+def take_unflushed(store: Store, tally: Tally, rng: np.random.Generator) -> None:
+    """Every file and row of what the log still covers: a power cut may take them, and must not be noticed."""
+    for record in unfiled(store.root):
+        tally.logged += 1
+        same = (tables.instance.c.sop_uid == record.sop_instance_uid, tables.instance.c.sha256 == record.sha256)
+        with store.begin() as tx:
+            row = tx.execute(select(tables.instance.c.path).where(*same)).first()
+            tx.execute(tables.instance.delete().where(*same))
+        if row is None or not (store.root / row.path).is_file():
+            continue
+        tally.wiped += 1
+        if rng.random() < 0.5:
+            (store.root / row.path).unlink()
+        else:
+            with (store.root / row.path).open("r+b") as file:
+                file.truncate(int(rng.integers(0, 1000)))
 
 
 def check(store: Store, tally: Tally) -> None:

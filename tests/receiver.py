@@ -61,7 +61,7 @@ def configuration(port: int, *, peers: Mapping[str, tuple[str, str]] = PEERS, mo
     named = "\n".join(
         f'[peers.{name}]\nae_title = "{title}"\naddresses = ["{address}"]' for name, (title, address) in peers.items()
     )
-    storage = "" if "[storage]" in more else "[storage]\nlow_bytes = 0\nstop_bytes = 0\n"
+    storage = "" if "[storage]" in more else "[storage]\nlow_bytes = 0\nstop_bytes = 0\nlog_segment_bytes = 4194304\n"
     return f'[node]\nport = {port}\nstate = "state"\n[database]\nurl = "{url}"\n{storage}{named}\n{more}\n'
 
 

@@ -3,14 +3,13 @@
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from sqlalchemy import select
 
+from dicomguard.store.arrival import Association, Sender
+from dicomguard.store.arrival import How as How
 from dicomguard.store.db import Tx, insert_missing
 from dicomguard.store.tables import association, association_study, executor
-
-How = Literal["release", "abort", "lost", "stop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +47,28 @@ def opened(tx: Tx, *, process: str, peer: str, calling_ae: str, called_ae: str, 
     return id
 
 
-def touch(tx: Tx, id: str, study_key: str | None, now: datetime) -> None:
-    """An instance was stored over it."""
-    tx.execute(
-        association.update().where(association.c.id == id).values(last_store_at=now, stored=association.c.stored + 1)
-    )
+def note(tx: Tx, opened: Association, sender: Sender) -> None:
+    """Make the row of an association that stores for the first time, when nobody has yet."""
+    if opened.opened_at is None:
+        return
+    values = {
+        "id": opened.id,
+        "process": opened.process,
+        "peer": sender.peer,
+        "calling_ae": sender.calling_ae[:64],
+        "called_ae": sender.called_ae[:64],
+        "address": sender.address[:64],
+        "opened_at": opened.opened_at,
+        "how": "",
+        "stored": 0,
+    }
+    insert_missing(tx, association, values)
+
+
+def touch(tx: Tx, id: str, study_key: str | None, now: datetime, *, count: int = 1) -> None:
+    """Instances were stored over it."""
+    stored = association.c.stored + count
+    tx.execute(association.update().where(association.c.id == id).values(last_store_at=now, stored=stored))
     if study_key is None:
         return
     key = {"association_id": id, "study_key": study_key}

@@ -5,11 +5,11 @@ once, whatever the timeout (sqlite.org/lang_transaction.html).
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -19,12 +19,17 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from dicomguard.clock import Clock
 from dicomguard.errors import Refused, Unavailable
 from dicomguard.store import tables
-from dicomguard.store.files import Disk, Space, SystemDisk
+from dicomguard.store.arrival import Arrival, Association, How, Outcome, Sender
+from dicomguard.store.files import Disk, Space, SystemDisk, make_root, refuse_network
+from dicomguard.store.identity import Identity
 
 # An open transaction; the functions of this room take it first.
 Tx = Connection
 
+# Lies in the state folder while a backup is put into it.
+UNFINISHED_RESTORE = "restore-unfinished"
 _BUSY_TIMEOUT_S = 30
+_RELAXED_TIMEOUT_S = 3
 _BEGIN = "dicomguard_begin"
 # Any fixed number: serialises schema creation among the processes of a node on PostgreSQL.
 _SCHEMA_LOCK = 7_214_000_913
@@ -46,6 +51,8 @@ class Limits:
     spill_bytes: int = 4 << 20
     # All datasets that are assembled in memory at one time.
     buffer_bytes: int = 64 << 20
+    # Whether the state folder may lie on a network file system.
+    network_file_system: bool = False
 
 
 class Budget:
@@ -69,11 +76,47 @@ class Budget:
             self._left_bytes += size_bytes
 
 
+class Log(Protocol):
+    """What stands before files and rows in a process that has a receive log."""
+
+    def take(
+        self,
+        arrival: Arrival,
+        identity: Identity,
+        content: memoryview | None,
+        *,
+        head_bytes: int,
+        literal: Callable[[], Outcome],
+    ) -> Outcome:
+        """Durable when it returns; `literal` is called instead where file and row must be there at once."""
+        ...
+
+    def begin_association(self, sender: Sender, *, process: str) -> str:
+        """An id for an association that begins; its row follows with the first instance."""
+        ...
+
+    def association(self, id: str) -> Association:
+        """What is known of an association by its id."""
+        ...
+
+    def end_association(self, id: str, how: How) -> None:
+        """It has ended; its row says so behind all its instances."""
+        ...
+
+
 class Store:
     """Database, folder, disk and clock of one node."""
 
     def __init__(
-        self, *, root: Path, engine: Engine, clock: Clock, disk: Disk, limits: Limits, device_uid: str
+        self,
+        *,
+        root: Path,
+        engine: Engine,
+        relaxed: Engine,
+        clock: Clock,
+        disk: Disk,
+        limits: Limits,
+        device_uid: str,
     ) -> None:
         self.root = root
         self.clock = clock
@@ -83,24 +126,39 @@ class Store:
         self.device_uid = device_uid
         self.space = Space(disk, root, clock, low_bytes=limits.low_bytes, stop_bytes=limits.stop_bytes)
         self.buffers = Budget(limits.buffer_bytes)
+        # Only in a receiver.
+        self.log: Log | None = None
         self._engine = engine
+        self._relaxed = relaxed
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:
         """A writing transaction: committed durably at the end of the block, rolled back on an error."""
-        with self._transaction("BEGIN IMMEDIATE") as tx:
+        with self._transaction(self._engine, "BEGIN IMMEDIATE") as tx:
+            yield tx
+
+    @contextmanager
+    def begin_relaxed(self) -> Iterator[Tx]:
+        """The same, but durable only after the next `begin` that wrote something: for rows that the log still holds."""
+        with self._transaction(self._relaxed, "BEGIN IMMEDIATE") as tx:
             yield tx
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
         """A reading transaction; on SQLite it waits for no writer."""
-        with self._transaction("BEGIN") as tx:
+        with self._transaction(self._engine, "BEGIN") as tx:
             yield tx
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[Tx]:
+    def look(self) -> Iterator[Tx]:
+        """The same, but a database that does not answer is given up soon: a sender waits."""
+        with self._transaction(self._relaxed, "BEGIN") as tx:
+            yield tx
+
+    @contextmanager
+    def _transaction(self, engine: Engine, begin: str) -> Iterator[Tx]:
         try:
-            with self._engine.connect().execution_options(**{_BEGIN: begin}) as connection, connection.begin():
+            with engine.connect().execution_options(**{_BEGIN: begin}) as connection, connection.begin():
                 yield connection
         except (OperationalError, InterfaceError) as error:
             # The statement itself may hold a sender's text; only the driver's words are passed on.
@@ -109,6 +167,7 @@ class Store:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+        self._relaxed.dispose()
 
 
 def open_store(
@@ -122,14 +181,25 @@ def open_store(
 ) -> Store:
     """Open or create folder and database; `url` "" is SQLite in the folder. A newer schema than ours is refused."""
     root = root.resolve()
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    engine = _postgresql(url) if url.startswith("postgresql") else _sqlite(url or f"sqlite:///{root / 'node.sqlite'}")
+    disk = disk or SystemDisk()
+    make_root(disk, root)
+    if (root / UNFINISHED_RESTORE).exists():
+        raise Refused(f"A restore into {root} was not finished. Empty the folder, then restore the backup again.")
+    limits = limits or Limits()
+    if not limits.network_file_system:
+        refuse_network(root)
+    if url.startswith("postgresql"):
+        engine, relaxed = _postgresql(url), _postgresql(url, relaxed=True)
+    else:
+        url = url or f"sqlite:///{root / 'node.sqlite'}"
+        engine, relaxed = _sqlite(url), _sqlite(url, relaxed=True)
     store = Store(
         root=root,
         engine=engine,
+        relaxed=relaxed,
         clock=clock,
-        disk=disk or SystemDisk(),
-        limits=limits or Limits(),
+        disk=disk,
+        limits=limits,
         device_uid=device_uid,
     )
     with store.begin() as tx:
@@ -154,16 +224,19 @@ def _insert(tx: Tx, table: Table) -> sqlite.Insert | postgresql.Insert:
     return sqlite.insert(table) if tx.dialect.name == "sqlite" else postgresql.insert(table)
 
 
-def _sqlite(url: str) -> Engine:
+def _sqlite(url: str, *, relaxed: bool = False) -> Engine:
     if not url.startswith("sqlite:///"):
         raise Refused(f'"{make_url(url)}" is no database of ours. Write sqlite:///PATH or postgresql://…')
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_size=8, max_overflow=120)
+    timeout_s = _RELAXED_TIMEOUT_S if relaxed else _BUSY_TIMEOUT_S
+    engine = create_engine(url, connect_args={"timeout": timeout_s}, pool_size=8, max_overflow=120)
+    # NORMAL: a commit is not flushed by itself, but by the flush of the next one with FULL (sqlite.org/pragma.html).
+    synchronous = "NORMAL" if relaxed else "FULL"
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
         # The driver's own BEGIN would be deferred; ours is written out below.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -173,17 +246,26 @@ def _sqlite(url: str) -> Engine:
     return engine
 
 
-def _postgresql(url: str) -> Engine:
+def _postgresql(url: str, *, relaxed: bool = False) -> Engine:
     driver = make_url(url).set(drivername="postgresql+psycopg")
     # READ COMMITTED with row locks: every read that decides a write takes its row FOR UPDATE.
-    return create_engine(
+    engine = create_engine(
         driver,
         pool_size=8,
         max_overflow=40,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 10},
+        connect_args={"connect_timeout": _RELAXED_TIMEOUT_S if relaxed else 10},
         isolation_level="READ COMMITTED",
     )
+    if relaxed:
+
+        @event.listens_for(engine, "connect")
+        def _configure(connection: Any, _record: Any) -> None:
+            # The flush of the next synchronous commit covers what was committed before it.
+            connection.execute("SET synchronous_commit TO off")
+            connection.commit()
+
+    return engine
 
 
 def _migrate(tx: Tx) -> None:

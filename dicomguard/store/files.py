@@ -4,11 +4,12 @@
 can die between two steps. No path here is made of a sender's text: callers pass keys and hashes of ours.
 """
 
+import ctypes
 import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -19,6 +20,15 @@ from dicomguard.errors import Refused, Unavailable
 INCOMING = "store/incoming"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _COPY_BYTES = 1 << 20
+_NETWORK = frozenset(
+    """
+    nfs nfs4 cifs smb3 smbfs ncpfs afs ceph lustre beegfs glusterfs orangefs fuse.sshfs fuse.glusterfs fuse.cephfs
+    fuse.s3fs fuse.rclone
+    """.split()
+)
+# Most pieces that pwritev(2) takes at once on Linux.
+_IOV_MAX = 1024
+_LIBC = ctypes.CDLL(None, use_errno=True)
 Piece = bytes | bytearray | memoryview
 
 
@@ -51,6 +61,22 @@ class Disk(Protocol):
 
     def free_bytes(self, folder: Path) -> int:
         """Bytes that an unprivileged process may still write."""
+        ...
+
+    def open_segment(self, path: Path, size_bytes: int) -> int:
+        """A descriptor of a file of this size whose blocks are all written and flushed, made when it is not there."""
+        ...
+
+    def append(self, descriptor: int, pieces: Sequence[Piece], offset: int) -> None:
+        """Write the pieces one after the other from the offset on."""
+        ...
+
+    def sync_segment(self, descriptor: int) -> None:
+        """Return when what was appended would survive a power cut."""
+        ...
+
+    def sync_all(self, folder: Path) -> None:
+        """Return when everything that was written to the file system of the folder would survive a power cut."""
         ...
 
 
@@ -91,6 +117,45 @@ class SystemDisk:
         state = os.statvfs(folder)
         return state.f_bavail * state.f_frsize
 
+    def open_segment(self, path: Path, size_bytes: int) -> int:
+        """Of another size than asked it is made anew; the name appears when the content is there."""
+        if not path.is_file() or path.stat().st_size != size_bytes:
+            aside = path.with_suffix(".new")
+            with aside.open("wb", buffering=0) as file:
+                zeros = bytes(min(size_bytes, _COPY_BYTES))
+                for _ in range(size_bytes // len(zeros)):
+                    file.write(zeros)
+                os.ftruncate(file.fileno(), size_bytes)
+                os.fsync(file.fileno())
+            aside.replace(path)
+            self.sync_folder(path.parent)
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def append(self, descriptor: int, pieces: Sequence[Piece], offset: int) -> None:
+        """pwritev(2), once more where it wrote less or takes no more pieces at once."""
+        left = [memoryview(piece) for piece in pieces if len(piece)]
+        while left:
+            written = os.pwritev(descriptor, left[:_IOV_MAX], offset)
+            offset += written
+            while left and written >= len(left[0]):
+                written -= len(left.pop(0))
+            if left:
+                left[0] = left[0][written:]
+
+    def sync_segment(self, descriptor: int) -> None:
+        """fdatasync(2)."""
+        os.fdatasync(descriptor)
+
+    def sync_all(self, folder: Path) -> None:
+        """syncfs(2), which Python does not have."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if _LIBC.syncfs(descriptor) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        finally:
+            os.close(descriptor)
+
 
 class Died(BaseException):
     """A `FakeDisk` stands for a process that was killed here; nothing after this step happened."""
@@ -106,6 +171,9 @@ class FakeDisk(SystemDisk):
         self.die_before = ""
         # Error number that `sync` fails with once.
         self.sync_fails: int | None = None
+        # Error numbers with which the next flushes of the receive log, or of everything, fail.
+        self.segment_fails: list[int] = []
+        self.sync_all_fails: list[int] = []
         # Names of the steps taken, in order.
         self.steps: list[str] = []
 
@@ -145,6 +213,29 @@ class FakeDisk(SystemDisk):
         """The ordered space, or the machine's."""
         return super().free_bytes(folder) if self.space is None else self.space
 
+    def append(self, descriptor: int, pieces: Sequence[Piece], offset: int) -> None:
+        """As on the machine."""
+        self._step("append")
+        super().append(descriptor, pieces, offset)
+
+    def sync_segment(self, descriptor: int) -> None:
+        """Fail as often as was ordered."""
+        self._step("sync_segment")
+        _fail(self.segment_fails)
+        super().sync_segment(descriptor)
+
+    def sync_all(self, folder: Path) -> None:
+        """Fail as often as was ordered."""
+        self._step("sync_all")
+        _fail(self.sync_all_fails)
+        super().sync_all(folder)
+
+
+def _fail(ordered: list[int]) -> None:
+    if ordered:
+        number = ordered.pop(0)
+        raise OSError(number, os.strerror(number))
+
 
 class Space:
     """Whether there is room to receive: stops below one bound, resumes 10 % above it (so that it does not flap)."""
@@ -158,6 +249,10 @@ class Space:
         self._stopped = False
         self._sampled_at: float | None = None
         self.free_bytes = 0
+        # What the files of acknowledged instances will still take.
+        self.owed_bytes = 0
+        # The receive log takes nothing any more.
+        self.failed = False
 
     def _sample(self) -> None:
         now = self._clock.monotonic()
@@ -165,15 +260,15 @@ class Space:
         if not self._stopped and self._sampled_at is not None and now - self._sampled_at < 1.0:
             return
         self._sampled_at = now
-        self.free_bytes = self._disk.free_bytes(self._folder)
+        self.free_bytes = self._disk.free_bytes(self._folder) - self.owed_bytes
         bound = self._stop_bytes * 11 // 10 if self._stopped else self._stop_bytes
         self._stopped = self.free_bytes < bound
 
     @property
     def stopped(self) -> bool:
-        """True while nothing is accepted for lack of space."""
+        """True while nothing is accepted for lack of space, or because the disk fails."""
         self._sample()
-        return self._stopped
+        return self._stopped or self.failed
 
     @property
     def low(self) -> bool:
@@ -183,6 +278,8 @@ class Space:
 
     def check(self) -> None:
         """Raise `Unavailable` while reception is stopped."""
+        if self.failed:
+            raise Unavailable("The receive log failed twice. Look after the disk and start the receiver again.")
         if self.stopped:
             raise Unavailable(
                 f"The store has {self.free_bytes} bytes free, less than stop_bytes = {self._stop_bytes}. "
@@ -278,6 +375,25 @@ def write_durably(disk: Disk, root: Path, relative: str, pieces: Iterable[Piece]
         return written.move_to(relative)
 
 
+def write_loosely(disk: Disk, root: Path, relative: str, pieces: Iterable[Piece]) -> Path:
+    """Write a whole file under its final name; a power cut may still take it until `Disk.sync_all` has returned."""
+    target = root / relative
+    aside = root / INCOMING / f"{secrets.token_hex(12)}.part"
+    try:
+        for folder in (aside.parent, target.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            with disk.create(aside) as file:
+                for piece in pieces:
+                    disk.write(file, piece)
+            disk.rename(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise unavailable(error) from error
+    return target
+
+
 def make_folders(disk: Disk, root: Path, folder: Path) -> None:
     """Make the folders between root and folder; each new name is flushed in its parent."""
     missing: list[Path] = []
@@ -287,6 +403,34 @@ def make_folders(disk: Disk, root: Path, folder: Path) -> None:
     for new in reversed(missing):
         disk.make_folder(new)
         disk.sync_folder(new.parent)
+
+
+def make_root(disk: Disk, root: Path) -> None:
+    """Make the state folder and those above it; each new name is flushed in its parent."""
+    if root.is_dir():
+        return
+    make_root(disk, root.parent)
+    disk.make_folder(root)
+    disk.sync_folder(root.parent)
+
+
+def refuse_network(root: Path) -> None:
+    """Raise `Refused` where a flush is another machine's word: SQLite's locks and the receive log need a local disk."""
+    device = root.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in mounts:
+        # proc_pid_mountinfo(5): the type follows a lone hyphen, behind optional fields.
+        fields, _, rest = line.partition(" - ")
+        kind = rest.partition(" ")[0]
+        if fields.split(" ")[2:3] == [wanted] and kind in _NETWORK:
+            raise Refused(
+                f"The state folder {root} lies on a network file system ({kind}). Give it a local disk, "
+                "or allow it with network_file_system in [storage]."
+            )
 
 
 def unavailable(error: OSError) -> Unavailable:

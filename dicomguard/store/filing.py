@@ -6,104 +6,32 @@ or any other text of the sender.
 """
 
 import secrets
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from sqlalchemy import Row, func, select
 from sqlalchemy.exc import IntegrityError
 
 from dicomguard import part10
-from dicomguard.core.instance import Instance
-from dicomguard.errors import Refused, Unavailable
-from dicomguard.store import associations, counters, results
+from dicomguard.errors import Unavailable
+from dicomguard.store import associations, counters, expiry, results
+from dicomguard.store.arrival import Arrival, Conflict, Duplicate, Outcome, Quarantined, QuarantineFull, Stored
 from dicomguard.store.db import Store, Tx, insert_missing
 from dicomguard.store.files import Written
 from dicomguard.store.identity import Identity
 from dicomguard.store.studies import read_instance
 from dicomguard.store.tables import instance, study
 
-Channel = Literal["dimse", "upload", "cli"]
 # Two senders of one instance at the same moment: the second commit fails and is decided again.
 _ATTEMPTS = 5
 # Native little endian pixels are the same bytes in both.
 _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
 
-
 # Segmentation, Comprehensive 3D SR, Comprehensive SR.
 RESULT_CLASSES = frozenset(
     {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33"}
 )
-
-
-class TooLarge(Refused):
-    """The dataset has more bytes than the node takes."""
-
-
-class QuarantineFull(Refused):
-    """No more unreadable bytes are kept."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sender:
-    """Who brings the bytes."""
-
-    # Configured name, "" for a person at the page or the command line.
-    peer: str
-    calling_ae: str
-    called_ae: str
-    address: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
-    instance: Instance
-    # "" for quarantined bytes.
-    study_key: str
-    # A sentence, "" when there is nothing to say.
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored(_Outcome):
-    """Kept; `instance.state` is "own" for one of our results that came back."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Duplicate(_Outcome):
-    """Known already with the same bytes; nothing was written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conflict(_Outcome):
-    """Kept beside another copy with other pixels under the same SOP Instance UID."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quarantined(_Outcome):
-    """Kept with its bytes, but it cannot be read; no study holds it."""
-
-
-Outcome = Stored | Duplicate | Conflict | Quarantined
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """A dataset and all that is known of it but what its bytes say; hash and size once it is whole."""
-
-    sender: Sender
-    channel: Channel
-    association_id: str | None
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-    received_at: datetime
-    sha256: str = ""
-    size_bytes: int = 0
-
-    def whole(self, *, sha256: str, size_bytes: int, received_at: datetime) -> "Arrival":
-        """With what is known at the end."""
-        return replace(self, sha256=sha256, size_bytes=size_bytes, received_at=received_at)
 
 
 def quarantine(store: Store, arrival: Arrival, written: Written, reason: str) -> Outcome:
@@ -112,7 +40,7 @@ def quarantine(store: Store, arrival: Arrival, written: Written, reason: str) ->
         known = _copy(tx, arrival)
         held = tx.execute(select(func.coalesce(func.sum(instance.c.size), 0)).where(instance.c.state == "quarantined"))
         full = int(held.scalar_one()) + arrival.size_bytes > store.limits.max_quarantine_bytes
-    if known is not None:
+    if known is not None and known.state not in expiry.WITHOUT_FILE:
         return Quarantined(instance=read_instance(known), study_key="", reason=known.reason)
     if full:
         raise QuarantineFull(
@@ -122,12 +50,16 @@ def quarantine(store: Store, arrival: Arrival, written: Written, reason: str) ->
     written.move_to(path)
     with store.begin() as tx:
         counters.add(tx, "instances_quarantined", arrival.sender.peer)
-        new = _row(arrival, Identity.unknown(arrival.sop_instance_uid), path) | {
+        new = row_of(arrival, Identity.unknown(arrival.sop_instance_uid), path) | {
             "state": "quarantined",
             "reason": reason,
         }
         # Bytes that cannot be read stand under no place of a study: the hash alone tells them apart.
         new["version"] = -1 - secrets.randbelow(1 << 30)
+        gone = (instance.c.study_key.is_(None), instance.c.state.in_(expiry.WITHOUT_FILE))
+        tx.execute(
+            instance.delete().where(instance.c.sop_uid == new["sop_uid"], instance.c.sha256 == arrival.sha256, *gone)
+        )
         insert_missing(tx, instance, new)
         _touch(tx, arrival, None)
         kept = _copy(tx, arrival)
@@ -144,12 +76,14 @@ def file(store: Store, arrival: Arrival, written: Written, identity: Identity) -
         if study_key is None:
             study_key = _new_study(store, arrival, identity)
         with store.read() as tx:
-            known = _copies(tx, identity.sop_uid)
+            known = copies(tx, identity.sop_uid)
             own = _is_own(store, tx, identity)
         place = _place(store, arrival, written, identity.salted(study_key), known, own=own, study_key=study_key)
         if isinstance(place, Duplicate):
+            if place.instance.state in expiry.WITHOUT_FILE:
+                place = _revive(store, arrival, place, study_key)
             if not (store.root / place.instance.path).is_file():
-                # Lost since by other hands; the row is right again.
+                # Lost since by other hands, or deleted by retention; the row is right again.
                 written.move_to(place.instance.path)
             with store.begin() as tx:
                 counters.add(tx, "instances_repeated", arrival.sender.peer)
@@ -175,6 +109,17 @@ class _Place:
     opens_revision: bool = True
 
 
+def _revive(store: Store, arrival: Arrival, known: Duplicate, study_key: str) -> Duplicate:
+    """Deleted by retention, or lost: the row first, so that retention keeps its hands off the file."""
+    same = (instance.c.sop_uid == known.instance.sop_instance_uid, instance.c.sha256 == arrival.sha256)
+    with store.begin() as tx:
+        row = tx.execute(select(instance).where(*same).with_for_update()).one()
+        path = str(row.path) or path_of(arrival, study_key)
+        expiry.revive(tx, row.id, path=path, now=arrival.received_at)
+        kept = read_instance(tx.execute(select(instance).where(*same)).one())
+    return Duplicate(instance=kept, study_key=study_key, reason="the same bytes were here before, and are kept again")
+
+
 def _place(
     store: Store,
     arrival: Arrival,
@@ -186,14 +131,27 @@ def _place(
     study_key: str,
 ) -> _Place | Duplicate:
     for row in known:
-        if row.sha256 == arrival.sha256 and row.state != "quarantined":
+        if row.sha256 == arrival.sha256 and row.study_key is not None:
             return Duplicate(instance=read_instance(row), study_key=study_key, reason="the same bytes are kept already")
-    kept = [row for row in known if row.state != "quarantined"]
+    # Those in quarantine belong to no study.
+    kept = [row for row in known if row.study_key is not None]
     if not kept:
         kind: Literal["own", "first"] = "own" if own else "first"
         return _Place(kind=kind, ordinal=0, version=0, pixel_sha256=None, opens_revision=not own)
     pixels = part10.pixel_sha256(written.path) or ""
-    for row in kept:
+    readable = [row for row in kept if row.state not in expiry.WITHOUT_FILE or row.pixel_sha256 is not None]
+    if not readable:
+        version = 1 + max(int(row.version) for row in kept if row.ordinal == kept[0].ordinal)
+        reason = "an earlier copy was deleted; the pixels could not be compared"
+        return _Place(
+            kind="own" if own else "header",
+            ordinal=int(kept[0].ordinal),
+            version=version,
+            pixel_sha256=pixels,
+            reason=reason,
+            opens_revision=not own,
+        )
+    for row in readable:
         if not _comparable(row.syntax, arrival.transfer_syntax_uid):
             continue
         if _pixel_sha256(store, row) == pixels:
@@ -244,7 +202,8 @@ def _pixel_sha256(store: Store, row: Row[tuple[object, ...]]) -> str:
     return part10.pixel_sha256(store.root / row.path) or ""
 
 
-def _copies(tx: Tx, sop_uid: str) -> list[Row[tuple[object, ...]]]:
+def copies(tx: Tx, sop_uid: str) -> list[Row[tuple[object, ...]]]:
+    """All rows under a SOP Instance UID."""
     rows = tx.execute(
         select(instance).where(instance.c.sop_uid == sop_uid).order_by(instance.c.ordinal, instance.c.version)
     )
@@ -260,36 +219,38 @@ def _copy(tx: Tx, arrival: Arrival) -> Row[tuple[object, ...]] | None:
 def _new_study(store: Store, arrival: Arrival, identity: Identity) -> str:
     """A key of ours for a study seen for the first time; it collects nothing yet."""
     with store.begin() as tx:
-        insert_missing(
-            tx,
-            study,
-            {
-                "study_key": secrets.token_hex(8),
-                "study_uid": identity.study_uid,
-                "calling_ae": arrival.sender.calling_ae[:64],
-                "first_at": arrival.received_at,
-                "last_at": arrival.received_at,
-                "collecting": False,
-                "opened_because": "first",
-                "forced_by": "",
-                "held_by": "",
-                "current_revision": 0,
-            },
-        )
+        insert_study(tx, arrival, identity.study_uid, secrets.token_hex(8))
         found = select(study.c.study_key).where(study.c.study_uid == identity.study_uid)
         return str(tx.execute(found).scalar_one())
+
+
+def insert_study(tx: Tx, arrival: Arrival, study_uid: str, study_key: str) -> None:
+    """Unless the study has its row; the key is a proposal."""
+    values = {
+        "study_key": study_key,
+        "study_uid": study_uid,
+        "calling_ae": arrival.sender.calling_ae[:64],
+        "first_at": arrival.received_at,
+        "last_at": arrival.received_at,
+        "collecting": False,
+        "opened_because": "first",
+        "forced_by": "",
+        "held_by": "",
+        "current_revision": 0,
+    }
+    insert_missing(tx, study, values)
 
 
 def _commit(
     store: Store, arrival: Arrival, written: Written, identity: Identity, place: _Place, study_key: str
 ) -> Outcome:
     """File to its final name, then the row, the study and the counts in one synchronous transaction."""
-    path = f"store/{arrival.received_at:%Y/%m/%d}/{study_key}/{arrival.sha256[:2]}/{arrival.sha256}.dcm"
+    path = path_of(arrival, study_key)
     if not written.moved:
         written.move_to(path)
     with store.begin() as tx:
         row = tx.execute(select(study).where(study.c.study_key == study_key).with_for_update()).one()
-        new = _row(arrival, identity, path) | {
+        new = row_of(arrival, identity, path) | {
             "study_key": study_key,
             "ordinal": place.ordinal,
             "version": place.version,
@@ -299,10 +260,10 @@ def _commit(
         }
         # The same bytes under a request that contradicted them may lie in quarantine.
         same = (instance.c.sop_uid == identity.sop_uid, instance.c.sha256 == arrival.sha256)
-        tx.execute(instance.delete().where(*same, instance.c.state == "quarantined"))
+        tx.execute(instance.delete().where(*same, instance.c.study_key.is_(None)))
         tx.execute(instance.insert().values(**new))
         if place.opens_revision:
-            _collect(tx, row, arrival, pixel_conflict=place.kind == "conflict")
+            collect(tx, row, [arrival], pixel_conflict=place.kind == "conflict")
         counters.add(tx, "instances_received", arrival.sender.peer)
         counters.add(tx, "received_bytes", arrival.sender.peer, arrival.size_bytes)
         if place.kind == "conflict":
@@ -318,25 +279,41 @@ def _commit(
             assert_never(place.kind)
 
 
-def _collect(tx: Tx, row: Row[tuple[object, ...]], arrival: Arrival, *, pixel_conflict: bool) -> None:
-    """The study has something that no revision covers."""
-    values: dict[str, object] = {"last_at": arrival.received_at, "collecting_last_at": arrival.received_at}
-    if not row.collecting:
+def collect(tx: Tx, row: Row[tuple[object, ...]], arrivals: Sequence[Arrival], *, pixel_conflict: bool = False) -> None:
+    """The study of the locked row has something that no revision covers."""
+    # What the log holds is filed later than what came after it by the literal order.
+    first = min(arrival.received_at for arrival in arrivals)
+    last = max(arrival.received_at for arrival in arrivals)
+    values: dict[str, object] = {"last_at": max(row.last_at, last), "collecting_last_at": last}
+    if row.collecting:
+        values["collecting_first_at"] = min(row.collecting_first_at, first)
+        values["collecting_last_at"] = max(row.collecting_last_at, last)
+    else:
         because = "first" if row.current_revision == 0 else "late_instance"
-        values |= {"collecting": True, "collecting_first_at": arrival.received_at, "opened_because": because}
+        values |= {"collecting": True, "collecting_first_at": first, "opened_because": because}
+        if row.current_revision > 0 and expiry.has_expired(tx, row.study_key):
+            expiry.hold(tx, row.study_key)
     if pixel_conflict and row.current_revision > 0:
         values["opened_because"] = "pixel_conflict"
-    if row.calling_ae == "" and arrival.sender.calling_ae and row.current_revision == 0 and not row.collecting:
-        values["calling_ae"] = arrival.sender.calling_ae[:64]
+    named = next((arrival.sender.calling_ae for arrival in arrivals if arrival.sender.calling_ae), "")
+    if row.calling_ae == "" and named and row.current_revision == 0 and not row.collecting:
+        values["calling_ae"] = named[:64]
     tx.execute(study.update().where(study.c.study_key == row.study_key).values(**values))
 
 
+def path_of(arrival: Arrival, study_key: str) -> str:
+    """Where a copy lies: by day, key and hash of ours."""
+    return f"store/{arrival.received_at:%Y/%m/%d}/{study_key}/{arrival.sha256[:2]}/{arrival.sha256}.dcm"
+
+
 def _touch(tx: Tx, arrival: Arrival, study_key: str | None) -> None:
-    if arrival.association_id is not None:
-        associations.touch(tx, arrival.association_id, study_key, arrival.received_at)
+    if arrival.association is not None:
+        associations.note(tx, arrival.association, arrival.sender)
+        associations.touch(tx, arrival.association.id, study_key, arrival.received_at)
 
 
-def _row(arrival: Arrival, identity: Identity, path: str) -> dict[str, object]:
+def row_of(arrival: Arrival, identity: Identity, path: str) -> dict[str, object]:
+    """The row of a first copy, without study and state."""
     return {
         "sop_uid": identity.sop_uid[:64],
         "sha256": arrival.sha256,

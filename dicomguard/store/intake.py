@@ -13,20 +13,21 @@ from typing import BinaryIO, Self
 
 from dicomguard import part10
 from dicomguard.errors import Refused, Unavailable
-from dicomguard.store import filing
+from dicomguard.store import associations, filing
+from dicomguard.store.arrival import Arrival, Association
+from dicomguard.store.arrival import Channel as Channel
+from dicomguard.store.arrival import Conflict as Conflict
+from dicomguard.store.arrival import Duplicate as Duplicate
+from dicomguard.store.arrival import Outcome as Outcome
+from dicomguard.store.arrival import Quarantined as Quarantined
+from dicomguard.store.arrival import QuarantineFull as QuarantineFull
+from dicomguard.store.arrival import Sender as Sender
+from dicomguard.store.arrival import Stored as Stored
+from dicomguard.store.arrival import TooLarge as TooLarge
+from dicomguard.store.associations import How
 from dicomguard.store.db import Store
 from dicomguard.store.files import Aside, Piece, Written, read_pieces, write_aside
 from dicomguard.store.filing import RESULT_CLASSES as RESULT_CLASSES
-from dicomguard.store.filing import Arrival
-from dicomguard.store.filing import Channel as Channel
-from dicomguard.store.filing import Conflict as Conflict
-from dicomguard.store.filing import Duplicate as Duplicate
-from dicomguard.store.filing import Outcome as Outcome
-from dicomguard.store.filing import Quarantined as Quarantined
-from dicomguard.store.filing import QuarantineFull as QuarantineFull
-from dicomguard.store.filing import Sender as Sender
-from dicomguard.store.filing import Stored as Stored
-from dicomguard.store.filing import TooLarge as TooLarge
 from dicomguard.store.identity import Identity, read_identity
 
 
@@ -43,17 +44,17 @@ class Incoming:
         self._aside: Aside | None = None
         self._reserved_bytes = 0
         self._failure: Refused | Unavailable | None = None
+        head = part10.file_head(
+            transfer_syntax_uid=arrival.transfer_syntax_uid,
+            sop_class_uid=arrival.sop_class_uid,
+            sop_instance_uid=arrival.sop_instance_uid,
+            source_ae=arrival.sender.calling_ae,
+        )
+        self._head_bytes = len(head)
         try:
             store.space.check()
             self._memory = io.BytesIO()
-            self._keep(
-                part10.file_head(
-                    transfer_syntax_uid=arrival.transfer_syntax_uid,
-                    sop_class_uid=arrival.sop_class_uid,
-                    sop_instance_uid=arrival.sop_instance_uid,
-                    source_ae=arrival.sender.calling_ae,
-                )
-            )
+            self._keep(head)
         except Unavailable as error:
             self._fail(error)
 
@@ -94,13 +95,44 @@ class Incoming:
                 sha256=self._sha256.hexdigest(), size_bytes=self._size_bytes, received_at=self._store.clock.now()
             )
             if self._aside is not None:
-                return _decide(self._store, arrival, self._aside.finish())
+                return self._commit_file(arrival, self._aside.finish())
             if self._memory is None:
                 raise Unavailable("The transfer has ended. Send the instance again.")
-            with write_aside(self._store.disk, self._store.root, [self._memory.getbuffer()]) as written:
-                return _decide(self._store, arrival, written)
+            return self._commit_memory(arrival, self._memory)
         finally:
             self.discard()
+
+    def _commit_file(self, arrival: Arrival, written: Written) -> Outcome:
+        """The literal order: what is said is in its file and in the database."""
+        try:
+            with written.path.open("rb") as file:
+                identity = _checked_identity(file, arrival)
+        except Refused as error:
+            return filing.quarantine(self._store, arrival, written, str(error))
+
+        def literal() -> Outcome:
+            return filing.file(self._store, arrival, written, identity)
+
+        if self._store.log is None:
+            return literal()
+        return self._store.log.take(arrival, identity, None, head_bytes=self._head_bytes, literal=literal)
+
+    def _commit_memory(self, arrival: Arrival, memory: io.BytesIO) -> Outcome:
+        """By the log where there is one; what only the database can decide takes the literal order."""
+        store = self._store
+        try:
+            identity = _checked_identity(memory, arrival)
+        except Refused as error:
+            with write_aside(store.disk, store.root, [memory.getbuffer()]) as written:
+                return filing.quarantine(store, arrival, written, str(error))
+
+        def literal() -> Outcome:
+            with write_aside(store.disk, store.root, [memory.getbuffer()]) as written:
+                return filing.file(store, arrival, written, identity)
+
+        if store.log is None:
+            return literal()
+        return store.log.take(arrival, identity, memory.getbuffer(), head_bytes=self._head_bytes, literal=literal)
 
     def discard(self) -> None:
         """Give memory and space back; nothing stays behind."""
@@ -144,13 +176,47 @@ def open_instance(
     arrival = Arrival(
         sender=sender,
         channel=channel,
-        association_id=association_id,
+        association=_association(store, association_id),
         sop_class_uid=sop_class_uid,
         sop_instance_uid=sop_instance_uid,
         transfer_syntax_uid=transfer_syntax_uid,
         received_at=store.clock.now(),
     )
     return Incoming(store, arrival)
+
+
+def _association(store: Store, id: str | None) -> Association | None:
+    if id is None:
+        return None
+    return Association(id=id) if store.log is None else store.log.association(id)
+
+
+def begin_association(store: Store, sender: Sender, *, process: str) -> str:
+    """Note an accepted association of a receiver process that stores for the first time; returns its id.
+
+    With a receive log this needs no database.
+    """
+    if store.log is not None:
+        return store.log.begin_association(sender, process=process)
+    with store.begin() as tx:
+        return associations.opened(
+            tx,
+            process=process,
+            peer=sender.peer,
+            calling_ae=sender.calling_ae,
+            called_ae=sender.called_ae,
+            address=sender.address,
+            now=store.clock.now(),
+        )
+
+
+def end_association(store: Store, id: str, how: How) -> None:
+    """It is over; with a receive log its row says so behind all its instances. Raises `Unavailable` without one."""
+    if store.log is not None:
+        store.log.end_association(id, how)
+        return
+    with store.begin() as tx:
+        associations.closed(tx, id, how, store.clock.now())
 
 
 def receive(
@@ -194,16 +260,6 @@ def receive_file(store: Store, sender: Sender, path: Path, *, channel: Channel) 
         association_id=None,
         channel=channel,
     )
-
-
-def _decide(store: Store, arrival: Arrival, written: Written) -> Outcome:
-    """The literal order: what is said is in its file and in the database."""
-    try:
-        with written.path.open("rb") as file:
-            identity = _checked_identity(file, arrival)
-    except Refused as error:
-        return filing.quarantine(store, arrival, written, str(error))
-    return filing.file(store, arrival, written, identity)
 
 
 def _checked_identity(file: BinaryIO, arrival: Arrival) -> Identity:

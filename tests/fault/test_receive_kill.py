@@ -13,7 +13,13 @@ from tests.receiver import associated, receiver, send
 def test_ten_kills_on_sqlite(tmp_path: Path) -> None:
     tally = kill_while_receiving(tmp_path, kills=10, senders=2, seed=1)
     assert len(tally.acknowledged) >= 50
-    print(f"{len(tally.acknowledged)} acknowledged, {tally.unanswered} unanswered")
+    print(tally)
+
+
+def test_three_kills_without_a_log(tmp_path: Path) -> None:
+    tally = kill_while_receiving(tmp_path, kills=3, senders=2, seed=5, segments=0)
+    assert len(tally.acknowledged) >= 10
+    assert tally.logged == 0
 
 
 def test_three_kills_on_postgresql(tmp_path: Path, postgres_server: Postgres) -> None:

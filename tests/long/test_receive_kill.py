@@ -11,12 +11,12 @@ from tests.peers import Postgres
 @pytest.mark.timeout(1800)
 def test_fifty_kills_on_sqlite(tmp_path: Path) -> None:
     tally = kill_while_receiving(tmp_path, kills=50, senders=3, seed=3)
-    print(f"{len(tally.acknowledged)} acknowledged, {tally.unanswered} unanswered")
+    print(tally)
     assert len(tally.acknowledged) >= 100
 
 
 @pytest.mark.timeout(1800)
 def test_fifty_kills_on_postgresql(tmp_path: Path, postgres_server: Postgres) -> None:
     tally = kill_while_receiving(tmp_path, kills=50, senders=3, seed=4, url=postgres_server.create("fifty"))
-    print(f"{len(tally.acknowledged)} acknowledged, {tally.unanswered} unanswered")
+    print(tally)
     assert len(tally.acknowledged) >= 100
