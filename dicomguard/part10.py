@@ -30,6 +30,8 @@ PARSE_ERRORS = (
     IndexError,
     KeyError,
     LookupError,
+    # A length that lies is reserved before it is read.
+    MemoryError,
     NotImplementedError,
     OSError,
     OverflowError,
@@ -167,13 +169,23 @@ def _header(dataset: pydicom.Dataset, has_pixels: bool) -> Header:
     )
 
 
+def printed(value: Any) -> str:
+    """The text of one value; raises TypeError for a sequence in the place of a text.
+
+    pydicom prints a damaged sequence with the trace of its error, which doubles at each level: 8 kB become 20 GB.
+    """
+    if isinstance(value, pydicom.Sequence | pydicom.Dataset):
+        raise TypeError("a sequence stands where a text belongs")
+    return str(value)
+
+
 def _text(dataset: pydicom.Dataset, keyword: str) -> str:
     value = dataset.get(keyword)
     if value is None:
         return ""
     if isinstance(value, pydicom.multival.MultiValue):
         value = value[0] if len(value) else ""
-    return str(value).strip(" \0")
+    return printed(value).strip(" \0")
 
 
 def _numbers(dataset: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
@@ -246,7 +258,7 @@ def _image_type(dataset: pydicom.Dataset) -> tuple[str, ...]:
     if value is None or value == "":
         return ()
     values = list(value) if isinstance(value, pydicom.multival.MultiValue) else [value]
-    return tuple(str(item).strip().upper() for item in values)
+    return tuple(printed(item).strip().upper() for item in values)
 
 
 def _frames(dataset: pydicom.Dataset) -> tuple[FrameGeometry, ...]:
@@ -294,7 +306,7 @@ def _stack(group: Any) -> str:
     for keyword in ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence"):
         item = group(keyword)
         if item is not None:
-            parts.append("\\".join(str(value) for value in item.get("FrameType", [])))
+            parts.append("\\".join(printed(value) for value in item.get("FrameType", [])))
     return "|".join(parts).strip("|")
 
 

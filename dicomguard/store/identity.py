@@ -94,7 +94,7 @@ def read_identity(file: BinaryIO) -> Identity:
     """Of an open Part 10 file; raises `Refused` for bytes that are no dataset."""
     dataset = part10.read_dataset_head_of(file, tags=_READ)
     try:
-        texts = {keyword: str(dataset.get(keyword, "")).strip(" \0") for keyword in _READ}
+        texts = {keyword: part10.printed(dataset.get(keyword, "")).strip(" \0") for keyword in _READ}
     except part10.PARSE_ERRORS as error:
         raise Refused(f"A value of the dataset cannot be read ({type(error).__name__}). Export it again.") from error
     return Identity(
