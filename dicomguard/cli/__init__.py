@@ -23,6 +23,8 @@ COMMANDS = {
     "echo": "Ask an AE whether it answers (C-ECHO).",
     "check-config": "Check a configuration file and show what it means.",
     "verify": "Hold files against rows: nothing lost, torn, twice or left over.",
+    "backup": "Copy the node, running or not, and check the copy.",
+    "restore": "Put a backup into an empty state folder.",
     "evaluate": "Measure the detector on patients it has not seen.",
     "tamper": "Forge a study from an authentic one, for drills and tests.",
     "archive": "Add, review, list and verify the cases that training uses.",

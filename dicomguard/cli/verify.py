@@ -13,6 +13,7 @@ from dicomguard.clock import SystemClock
 from dicomguard.core import uid
 from dicomguard.errors import Refused
 from dicomguard.store.db import Limits, Store, open_store
+from dicomguard.store.verify.findings import Finding
 from dicomguard.store.verify.inspection import Inspection, Inspector
 from dicomguard.store.verify.repair import repair
 
@@ -37,15 +38,10 @@ def command(full: Full = False, as_json: AsJson = False, mend: Repair = False, s
         for finding in found.findings:
             done = repair(store, finding, by="verify --repair") if mend else ""
             left += not (finding.heals or (done and not done.startswith("not repaired")))
-            if as_json:
-                print(json.dumps({**finding.to_json(), "done": done}))
-                continue
-            print(f"{finding.kind.value}  {finding.study_key} {finding.place}".replace("  ", " "))
-            print(f"    {finding.meaning.sentence[:-1]}{f': {finding.detail}' if finding.detail else ''}.")
-            print(f"    {done or finding.meaning.remedy}")
+            show(finding, done, as_json=as_json)
     finally:
         store.close()
-    tell(found, as_json=as_json)
+    sums(found, as_json=as_json)
     if left:
         raise typer.Exit(1)
 
@@ -73,11 +69,28 @@ def inspect(store: Store, *, full: bool, quiet: bool) -> Inspection:
         return inspector.inspect()
 
 
-def tell(found: Inspection, *, as_json: bool) -> None:
+def say(found: Inspection, *, as_json: bool) -> None:
+    """Every finding, and the sums."""
+    for finding in found.findings:
+        show(finding, "", as_json=as_json)
+    sums(found, as_json=as_json)
+
+
+def show(finding: Finding, done: str, *, as_json: bool) -> None:
+    """One finding with its remedy, or with what was done about it."""
+    if as_json:
+        print(json.dumps({**finding.to_json(), "done": done}))
+        return
+    print(" ".join(filter(None, (finding.kind.value, finding.study_key, finding.place))))
+    print(f"    {finding.meaning.sentence[:-1]}{f': {finding.detail}' if finding.detail else ''}.")
+    print(f"    {done or finding.meaning.remedy}")
+
+
+def sums(found: Inspection, *, as_json: bool) -> None:
     """The sums."""
     if as_json:
-        sums = {"studies": found.studies, "instances": found.instances, "hashed": found.hashed}
-        print(json.dumps({**sums, "unfiled": found.unfiled, "findings": len(found.findings)}))
+        counts = {"studies": found.studies, "instances": found.instances, "hashed": found.hashed}
+        print(json.dumps({**counts, "unfiled": found.unfiled, "findings": len(found.findings)}))
         return
     what = f"{found.studies} studies, {found.instances} instances, {found.hashed} of their files read"
     log_says = f", {found.unfiled} in the receive log" if found.unfiled else ""

@@ -18,7 +18,7 @@ from dicomguard.core.completion import Patience
 from dicomguard.core.delivery import Backoff
 from dicomguard.deliver.association import Timeouts
 from dicomguard.errors import DicomguardError
-from dicomguard.flow import completion, delivery, retraining, study, sweep
+from dicomguard.flow import completion, delivery, retention, retraining, study, sweep
 from dicomguard.flow.analysts import Analysts
 from dicomguard.flow.engine import Engine, lock_state, work_database
 from dicomguard.sr.build import NodeIdentity
@@ -61,7 +61,7 @@ def run(settings: config.Config, stop: threading.Event) -> None:
             beat = sweep.Sweep(engine=engine, store=store, clock=clock, node=node, settings=_times(settings))
             beat.begin()
             engine.launch()
-            with retraining.schedule(store, settings, clock):
+            with retraining.schedule(store, settings, clock), retention.running(store, retention.policy(settings)):
                 while not stop.wait(1.0):
                     beat.tick()
             engine.close(_GRACE_S)

@@ -148,7 +148,7 @@ def _attempt(store: Store, items: Sequence[Item], repeated: Sequence[Repeated], 
     for item in items:
         rows = known.get(item.identity.sop_uid)
         same = next((row for row in rows or () if row.sha256 == item.record.sha256), None)
-        if same is not None and same.state != "quarantined":
+        if same is not None and same.study_key is not None:
             if same.state in _WITH_FILE:
                 _write(store, item, str(same.path), verify=verify)
         elif rows is None and item.identity.sop_class not in filing.RESULT_CLASSES:

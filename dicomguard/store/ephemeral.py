@@ -25,6 +25,11 @@ def get(tx: Tx, kind: str, key: str, now: datetime) -> dict[str, Any] | None:
     return value
 
 
+def keys(tx: Tx, kind: str) -> list[str]:
+    """All keys of a kind, also of what is over."""
+    return list(tx.execute(select(ephemeral.c.key).where(ephemeral.c.kind == kind).order_by(ephemeral.c.key)).scalars())
+
+
 def drop(tx: Tx, kind: str, key: str) -> bool:
     """True when it was there."""
     return tx.execute(ephemeral.delete().where(ephemeral.c.kind == kind, ephemeral.c.key == key)).rowcount == 1

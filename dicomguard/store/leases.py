@@ -7,6 +7,9 @@ from sqlalchemy import or_
 from dicomguard.store.db import Tx, insert_missing
 from dicomguard.store.tables import lease
 
+# Held by whoever deletes, and by whoever must not be deleted under: retention and backup.
+RETENTION = "retention"
+
 
 def take(tx: Tx, name: str, owner: str, now: datetime, until: datetime) -> bool:
     """Take or renew; false while another owner's lease runs."""

@@ -30,6 +30,10 @@ STALE_S = 3600.0
 
 def examine(study: StudyListing, *, logged: Collection[str] = (), running: bool) -> Iterator[Finding]:
     """All faults of one study; `logged` are the hashes of datasets that the receive log still holds."""
+    if study.removed:
+        for place in (*study.job_folders, *(file.path for file in study.result_files)):
+            yield Finding(kind=Kind.REMOVED_WITH_FILE, study_key=study.study_key, place=place, heals=True)
+        return
     yield from instances(study.instances, study.instance_files, study.study_key, logged=logged, running=running)
     yield from _revisions(study, running=running)
     yield from _results(study, running=running)

@@ -12,6 +12,7 @@ class Kind(StrEnum):
     FILE_DIFFERS = "file_differs"
     FILE_WITHOUT_ROW = "file_without_row"
     EXPIRED_WITH_FILE = "expired_with_file"
+    REMOVED_WITH_FILE = "removed_with_file"
     ROWS_LOST = "rows_lost"
     LOG_DAMAGED = "log_damaged"
     STALE_TEMPORARY = "stale_temporary"
@@ -65,6 +66,10 @@ MEANINGS: Mapping[Kind, Meaning] = {
     ),
     Kind.EXPIRED_WITH_FILE: Meaning(
         "Retention was cut off: an expired instance still has its file.",
+        "Nothing: the next run of retention removes it.",
+    ),
+    Kind.REMOVED_WITH_FILE: Meaning(
+        "Retention was cut off: a folder of a removed study is left.",
         "Nothing: the next run of retention removes it.",
     ),
     Kind.ROWS_LOST: Meaning(

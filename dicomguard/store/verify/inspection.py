@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from dicomguard.store import audit
+from dicomguard.errors import Refused
+from dicomguard.store import audit, log_slots
 from dicomguard.store.db import Store
 from dicomguard.store.verify import compare, look
 from dicomguard.store.verify.findings import Finding, Kind
@@ -46,8 +47,11 @@ class Inspector:
         full: bool,
         on_progress: Callable[[int, int], None] | None = None,
         second_look_s: float = SECOND_LOOK_S,
+        running: bool | None = None,
     ) -> None:
+        """`running` None: as the signs of life in the database say."""
         self._store = store
+        self._running = running
         self._second_look_s = second_look_s
         self._total = look.row_count(store)
         self._full = full or self._total <= SMALL
@@ -56,28 +60,37 @@ class Inspector:
         self._hashed = 0
         self._seen = 0
         self._studies = 0
+        # Of what the receive log holds.
+        self._filed: set[str] = set()
         self._workflows = look.Workflows(store)
 
     def inspect(self) -> Inspection:
         """Look at everything once, and at what looks wrong on a running node once more."""
         try:
-            running = look.running(self._store)
-            logged = self._logged()
-            findings = [*self._globals(), *self._all_studies(logged, running=running)]
+            running = look.running(self._store) if self._running is None else self._running
+            logged, damaged = self._logged()
+            findings = [*damaged, *self._globals(), *self._all_studies(logged, running=running)]
             if running and findings:
-                findings = self._confirmed(findings, logged)
+                findings = [*damaged, *self._confirmed(findings, logged)]
         finally:
             self._workflows.close()
         return Inspection(
             studies=self._studies,
             instances=self._total,
             hashed=self._hashed,
-            unfiled=len(logged),
+            unfiled=len(logged - self._filed),
             findings=tuple(findings),
         )
 
-    def _logged(self) -> frozenset[str]:
-        return frozenset()
+    def _logged(self) -> tuple[frozenset[str], list[Finding]]:
+        """Hashes of the datasets that the receive log covers; a torn tail was never acknowledged and is no finding."""
+        found: set[str] = set()
+        try:
+            found.update(record.sha256 for record in log_slots.unfiled(self._store.root))
+        except (Refused, OSError) as error:
+            detail = str(error) if isinstance(error, Refused) else str(error.strerror)
+            return frozenset(found), [Finding(kind=Kind.LOG_DAMAGED, place=log_slots.FOLDER, detail=detail)]
+        return frozenset(found), []
 
     def _choose(self, sha256: str) -> bool:
         if not self._full:
@@ -94,6 +107,7 @@ class Inspector:
             self._tell()
         rows, files = look.quarantine(self._store, choose=self._choose)
         self._seen += len(rows)
+        self._filed |= {row.sha256 for row in rows if row.sha256 in logged}
         yield from compare.instances(rows, files, "", logged=logged, running=running)
         for stranger in look.strangers(self._store):
             yield from compare.examine(stranger, logged=logged, running=running)
@@ -102,6 +116,7 @@ class Inspector:
     def _study(self, study_key: str, logged: Collection[str], *, running: bool) -> Iterator[Finding]:
         study = look.listing(self._store, study_key, choose=self._choose, workflows=self._workflows)
         self._seen += len(study.instances)
+        self._filed |= {row.sha256 for row in study.instances if row.sha256 in logged}
         yield from compare.examine(study, logged=logged, running=running)
 
     def _globals(self) -> Iterator[Finding]:

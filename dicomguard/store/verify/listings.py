@@ -89,6 +89,8 @@ class StudyListing:
 
     study_key: str
     known: bool = True
+    # Retention has removed its rows and is about to remove its folders.
+    removed: bool = False
     current_revision: int = 0
     instances: tuple[InstanceRow, ...] = ()
     instance_files: tuple[File, ...] = ()

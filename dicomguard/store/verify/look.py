@@ -16,7 +16,7 @@ from sqlalchemy.exc import DatabaseError
 from dicomguard import part10
 from dicomguard.core.study import Manifest
 from dicomguard.errors import DicomguardError
-from dicomguard.store import executors
+from dicomguard.store import ephemeral, executors
 from dicomguard.store.db import Store, Tx
 from dicomguard.store.files import INCOMING, read_pieces
 from dicomguard.store.tables import (
@@ -43,6 +43,8 @@ from dicomguard.store.verify.listings import (
 # Whether the content of the file of this row is read, by the SHA-256 of its dataset.
 Choose = Callable[[str], bool]
 _PAGE = 500
+# Kind of the notes that retention leaves of studies whose rows are gone and whose folders go next.
+REMOVED = "removed-study"
 _LIVE = ("PENDING", "ENQUEUED", "DELAYED")
 
 
@@ -117,7 +119,8 @@ def listing(store: Store, study_key: str, *, choose: Choose, workflows: Workflow
         number = tx.execute(select(study.c.current_revision).where(study.c.study_key == study_key)).scalar()
         rows = _instances(tx, instance.c.study_key == study_key)
         revisions = _revisions(store, tx, study_key, workflows)
-    folders = {"/".join(row.path.split("/")[:5]) for row in rows}
+    # An expired row has given up its path.
+    folders = {"/".join(row.path.split("/")[:5]) for row in rows if row.path}
     return StudyListing(
         study_key=study_key,
         known=number is not None,
@@ -155,11 +158,14 @@ def strangers(store: Store) -> Iterator[StudyListing]:
                     study_key=folder.name, known=False, instance_files=tuple(_files(store, place, hashed=None))
                 )
     known = set(study_keys(store))
+    with store.read() as tx:
+        removed = set(ephemeral.keys(tx, REMOVED))
     for name in ("results", "jobs"):
         for key in sorted(set(_names(store.root / name)) - known):
             yield StudyListing(
                 study_key=key,
                 known=False,
+                removed=key in removed,
                 result_files=tuple(_files(store, f"results/{key}", hashed=None)) if name == "results" else (),
                 job_folders=tuple(_folders(store, f"jobs/{key}")) if name == "jobs" else (),
             )

@@ -58,3 +58,17 @@ def test_a_lost_file_is_named_with_its_remedy_and_mended_on_request(node: Path, 
 def test_a_folder_without_a_node_is_refused_and_stays_empty(node: Path, tmp_path: Path) -> None:
     assert isinstance(typed("verify", "--config", node).exception, Refused)
     assert not (tmp_path / "state").exists()
+
+
+def test_backup_and_restore(node: Path, kept: Kept, tmp_path: Path) -> None:
+    made = typed("backup", tmp_path / "copy", "--config", node)
+    assert made.exit_code == 0, made.output
+    assert "all is well" in made.stdout
+    other = tmp_path / "other.toml"
+    other.write_text('[node]\nstate = "other"\n')
+    restored = typed("restore", tmp_path / "copy", "--config", other)
+    assert restored.exit_code == 0, restored.output
+    said = " ".join(restored.stdout.split())
+    assert "0 deliveries that were not over then go out again, with the same bytes and UIDs" in said
+    assert (tmp_path / "other" / kept.instances[0]).is_file()
+    assert isinstance(typed("restore", tmp_path / "copy", "--config", other).exception, Refused)

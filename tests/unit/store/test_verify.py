@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy import delete, select, update
 from dicomguard.clock import FakeClock
 from dicomguard.core.delivery import State
 from dicomguard.flow import states
-from dicomguard.store import audit, executors, results, tables
+from dicomguard.store import audit, ephemeral, executors, log_records, results, tables
 from dicomguard.store.db import Store, open_store
 from dicomguard.store.verify import listings
 from dicomguard.store.verify.findings import MEANINGS, Finding, Kind
@@ -153,6 +154,12 @@ def stray_revision_folder(store: Store, kept: Kept, _: Path) -> None:
     (folder / "00-SR-aa.dcm").write_bytes(b"report")
 
 
+def leave_folder_of_removed(store: Store, kept: Kept, tmp_path: Path) -> None:
+    stray_results(store, kept, tmp_path)
+    with store.begin() as tx:
+        ephemeral.put(tx, "removed-study", "feedfeedfeedfeed", {}, None)
+
+
 def surplus_verdict(store: Store, kept: Kept, _: Path) -> None:
     folder = store.root / f"results/{kept.key}/r1/ffff"
     folder.mkdir(parents=True)
@@ -270,6 +277,18 @@ def alter_audit(store: Store, kept: Kept, _: Path) -> None:
         tx.execute(update(tables.audit).values(actor="grace"))
 
 
+def foreign_log(store: Store, kept: Kept, _: Path) -> None:
+    """A segment written by a version to come."""
+    header = bytearray(
+        log_records.pack_header(b"{}", memoryview(b""), head_bytes=0, sha256="00" * 32, generation=1, sequence=1)
+    )
+    header[4] = 9
+    header[-4:] = zlib.crc32(header[:-4]).to_bytes(4, "little")
+    folder = store.root / "log/0"
+    folder.mkdir(parents=True)
+    (folder / "segment-0").write_bytes(bytes(header) + b"{}")
+
+
 PLANTS: list[tuple[Plant, Kind]] = [
     (lose_file, Kind.ROW_WITHOUT_FILE),
     (tear_file, Kind.FILE_DIFFERS),
@@ -304,6 +323,8 @@ PLANTS: list[tuple[Plant, Kind]] = [
     (lose_model, Kind.MODEL_WITHOUT_FILE),
     (alter_model, Kind.MODEL_DIFFERS),
     (alter_audit, Kind.AUDIT_BROKEN),
+    (foreign_log, Kind.LOG_DAMAGED),
+    (leave_folder_of_removed, Kind.REMOVED_WITH_FILE),
 ]
 
 
@@ -325,8 +346,7 @@ def test_every_kind_has_a_sentence_a_remedy_and_a_plant() -> None:
     for meaning in MEANINGS.values():
         assert meaning.sentence.endswith(".")
         assert meaning.remedy.endswith(".")
-    # The receive log has its own tests.
-    assert {kind for _, kind in PLANTS} == set(Kind) - {Kind.LOG_DAMAGED}
+    assert {kind for _, kind in PLANTS} == set(Kind)
 
 
 # --- beside a running node ---
