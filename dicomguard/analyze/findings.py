@@ -27,6 +27,8 @@ class Stack:
     skipped: dict[int, str]
     hashes: dict[int, str]
     judged: JudgedStack | None = None
+    # Why the stack is unlike those of the training; the manifest knows only headers.
+    outside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from dicomguard import part10
-from dicomguard.analyze import evidence, masks, traces
+from dicomguard.analyze import domain, evidence, masks, traces
 from dicomguard.analyze.findings import Candidate, Stack, build, rank
 from dicomguard.analyze.judging import Judge, JudgedStack, Plane
 from dicomguard.analyze.pixels import Slice, Undecoded
@@ -86,6 +86,9 @@ def examine(
             if isinstance(decoded, Undecoded):
                 stack.skipped[place] = decoded.reason
                 continue
+            if domain.saturated(decoded.pixels):
+                stack.skipped[place] = "saturated"
+                continue
             pixels += decoded.pixels.size
             if pixels > MOST_PIXELS:
                 stack.skipped[place] = "memory limit"
@@ -97,6 +100,7 @@ def examine(
         _drop_odd(stack, planes)
         if planes:
             stack.judged = _judged(judge, plan, stack.places, planes)
+            stack.outside = domain.outside(planes, plan, smoothing=stack.judged.smoothing)
         done += len(stack.places)
         progress(min(done, 2 * wanted), 2 * wanted)
     return _answer(job, stacks, model, software, created(), authentic_scores)
@@ -217,7 +221,12 @@ def _answer(
         series=tuple(_series(stack, scores) for stack in stacks),
         slices=tuple(_slices(stacks, scores)),
         findings=tuple(findings),
-        coverage=verdict.coverage(manifest, slices_analysed=analysed, head_area_share=_head_share(stacks)),
+        coverage=verdict.coverage(
+            manifest,
+            slices_analysed=analysed,
+            head_area_share=_head_share(stacks),
+            outside=any(stack.outside for stack in stacks),
+        ),
         evidence=evidence.gather([stack.facts for stack in stacks if stack.facts]),
         conflicts=_conflict_reports(manifest, Path(job.files_root)),
         masks=None if data is None else Masks(file=MASKS_FILE, sha256=hashlib.sha256(data).hexdigest()),
@@ -245,7 +254,7 @@ def _series(stack: Stack, scores: Mapping[tuple[int, int], float]) -> verdict.Se
         analysed = sum(score is not None for score in stack.judged.scores)
     reasons = Counter(stack.skipped.values())
     failed = reasons.most_common(1)[0][0] if reasons else "no slice"
-    return verdict.series_report(stack.plan, slices_analysed=analysed, failed=failed)
+    return verdict.series_report(stack.plan, slices_analysed=analysed, failed=failed, outside=stack.outside)
 
 
 def _slices(stacks: list[Stack], scores: Mapping[tuple[int, int], float]) -> Iterable[verdict.SliceReport]:

@@ -77,6 +77,17 @@ REASONS = {
     "conflict copy": "other copy of an instance in conflict",
 }
 
+# What a reason outside the scope means for the analysed slices of a series.
+NOTES = {
+    "lossy compression": (
+        "The slices of {series} were compressed with loss, which can remove traces of a forgery or look like some."
+    ),
+    "fine noise missing": (
+        "Fine noise is missing in {series}, as after smoothing or enlarging: traces of editing are hard to see there, "
+        "and that none was found says little."
+    ),
+}
+
 # Sequence groups of the calibration.
 SEQUENCES = {"flair": "FLAIR", "t1": "T1", "t1c": "T1 with contrast", "t2": "T2", "ct": "CT"}
 

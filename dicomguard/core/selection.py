@@ -27,6 +27,9 @@ NO_IMAGE = "no image"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _MR_CLASSES = ("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1")
 _CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1")
+# Transfer syntaxes that always lose something: JPEG baseline and extended, JPEG-LS near-lossless (PS3.5 A.4). JPEG 2000
+# may or may not, and says so in the header.
+_LOSSY = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81"})
 # Objects that have pixels, or not, and are no images (PS3.3 C.7.3.1.1.1).
 _NO_IMAGE = {
     "SEG": "a segmentation",
@@ -157,6 +160,8 @@ def decide(series: Sequence[Header], *, rules: Sequence[Rule], calling_ae: str, 
     first = _typical(series)
     sequence = sequence_group(first)
     reasons = _outside(first, sequence, scope)
+    if any(header.lossy or header.transfer_syntax_uid in _LOSSY for header in series):
+        reasons = (*reasons, "lossy compression")
     where: Scope = "outside" if reasons else "inside"
     if not _is_image(first):
         kind = _NO_IMAGE.get(first.modality, "an object without pixels")
@@ -344,8 +349,6 @@ def _outside(header: Header, sequence: str, scope: ModelScope) -> tuple[str, ...
         reasons.append("derived image")
     if header.samples_per_pixel > 1 or header.photometric.startswith("PALETTE"):
         reasons.append("colour image")
-    if header.lossy:
-        reasons.append("lossy compression")
     return tuple(reasons)
 
 

@@ -327,8 +327,13 @@ def not_analysable(
     )
 
 
-def series_report(plan: SeriesPlan, *, slices_analysed: int, failed: str = "") -> SeriesReport:
-    """What the document says of one stack of a series; `failed` says why a chosen one was not looked at."""
+def series_report(
+    plan: SeriesPlan, *, slices_analysed: int, failed: str = "", outside: tuple[str, ...] = ()
+) -> SeriesReport:
+    """What the document says of one stack of a series.
+
+    `failed` says why a chosen one was not looked at, `outside` what only its pixels say against the scope.
+    """
     chosen = plan.analysed and slices_analysed == 0
     return SeriesReport(
         series_instance_uid=plan.series_instance_uid,
@@ -337,16 +342,19 @@ def series_report(plan: SeriesPlan, *, slices_analysed: int, failed: str = "") -
         frame_of_reference_uid=plan.frame_of_reference_uid,
         analysed=slices_analysed > 0,
         reason=f"It was chosen, but no slice could be analysed: {failed}." if chosen else plan.reason,
-        scope=plan.scope,
-        scope_reasons=plan.scope_reasons,
+        scope="outside" if outside else plan.scope,
+        scope_reasons=(*plan.scope_reasons, *outside),
         slices_total=len(plan.slices),
         slices_analysed=slices_analysed,
         geometry=Geometry(kind=plan.kind, spacing_mm=plan.spacing_mm, tilt_deg=plan.tilt_deg, stacks=plan.stacks),
     )
 
 
-def coverage(manifest: Manifest, *, slices_analysed: int, head_area_share: float) -> Coverage:
-    """What was looked at of everything that has pixels; a series that a rule left out counts as not looked at."""
+def coverage(manifest: Manifest, *, slices_analysed: int, head_area_share: float, outside: bool = False) -> Coverage:
+    """What was looked at of everything that has pixels; a series that a rule left out counts as not looked at.
+
+    `outside`: pixels say so of some series that is inside the scope by its headers.
+    """
     total = sum(len(plan.slices) for plan in manifest.series)
     return Coverage(
         slices_total=total,
@@ -354,7 +362,8 @@ def coverage(manifest: Manifest, *, slices_analysed: int, head_area_share: float
         head_area_share=head_area_share,
         complete=slices_analysed == total > 0,
         # Where nothing was looked at there is no score whose error rate could be unknown.
-        outside_scope=slices_analysed > 0 and any(plan.scope == "outside" for plan in manifest.series if plan.analysed),
+        outside_scope=slices_analysed > 0
+        and (outside or any(plan.scope == "outside" for plan in manifest.series if plan.analysed)),
     )
 
 

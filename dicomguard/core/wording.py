@@ -88,6 +88,7 @@ def compose(verdict: Verdict, manifest: Manifest, earlier: Verdict | None = None
         revision,
         *_found(verdict, places),
         _coverage(verdict),
+        *_notes(verdict, places),
         not_looked_at,
         english.TEXTS.get(f"limits_{verdict.category}", ""),
         scope if verdict.coverage.outside_scope else "",
@@ -220,6 +221,18 @@ def _coverage(verdict: Verdict) -> str:
     if coverage.slices_analysed < coverage.slices_total:
         return _text("partly_analysed", analysed=coverage.slices_analysed, total=coverage.slices_total)
     return _text("one_analysed" if coverage.slices_total == 1 else "all_analysed", total=coverage.slices_total)
+
+
+def _notes(verdict: Verdict, places: "_Places") -> list[str]:
+    """What the analysed slices are worth, where they are known to be worth less."""
+    notes = []
+    for reason in english.NOTES:
+        of = dict.fromkeys(
+            item.series_instance_uid for item in verdict.series if item.analysed and reason in item.scope_reasons
+        )
+        if of:
+            notes.append(_fill(english.NOTES, reason, {"series": places.series_names(of)}))
+    return notes
 
 
 def _not_looked_at(verdict: Verdict, places: "_Places") -> str:

@@ -70,7 +70,7 @@ def test_many_studies_one_line_each_and_nothing_else_on_standard_output(tmp_path
         grey = (studies.head(seed=index) // 5).clip(0, 255).astype(np.uint8)
         Image.fromarray(grey).save(tmp_path / "in" / "d" / f"{index}.png")
     # A dataset without preamble, as some archives hand it out.
-    bare = studies.save(tmp_path / "e", studies.series(1, study="five"))[0]
+    bare = studies.save(tmp_path / "e", studies.series(1, study="five", size=(256, 256)))[0]
     (tmp_path / "in" / "e.img").write_bytes(bare.read_bytes()[part10.dataset_offset(bare) :])
     done = run("analyze", tmp_path / "in", "--json", "--weights", weights, "--device", "cpu")
     one, two, three, five, four = lines(done)

@@ -273,3 +273,21 @@ def test_no_patient_enters_the_document(tmp_path: Path) -> None:
     document = examined(job_of(tmp_path, studies.series(2)), Judge(regions=(region(0),))).verdict.to_bytes()
     for text in (b"Fixture", b"FIXTURE-1", b"19700101", b"A1"):
         assert text not in document
+
+
+def test_a_saturated_slice_is_not_judged(tmp_path: Path) -> None:
+    def overexposed(pixels: Plane) -> Plane:
+        return np.minimum(pixels, np.float32(300))
+
+    verdict = examined(job_of(tmp_path, studies.series(5)), Judge(), Source(changed={"0002.dcm": overexposed})).verdict
+    assert reasons(verdict) == ["", "saturated", "", "", ""]
+    assert not verdict.coverage.complete
+
+
+def test_a_series_unlike_the_training_is_judged_outside_the_scope(tmp_path: Path) -> None:
+    """By its pixels alone: the headers of the manifest lie inside."""
+    job = job_of(tmp_path, studies.series(5))
+    assert job.manifest.series[0].scope == "inside"
+    verdict = examined(job, Judge()).verdict
+    assert (verdict.category, verdict.coverage.outside_scope) == ("absent", True)
+    assert (verdict.series[0].scope, verdict.series[0].scope_reasons) == ("outside", ("matrix 128 × 128",))

@@ -83,6 +83,8 @@ def test_table(change: dict[str, Any], analysed: bool, rule: str, skipped: str) 
         ({"modality": "OT", "sop_class_uid": SC}, ("modality OT", "secondary capture")),
         ({"image_type": ("DERIVED", "SECONDARY")}, ("derived image",)),
         ({"lossy": True}, ("lossy compression",)),
+        ({"transfer_syntax_uid": "1.2.840.10008.1.2.4.51"}, ("lossy compression",)),
+        ({"transfer_syntax_uid": "1.2.840.10008.1.2.4.91"}, ()),
         ({"samples_per_pixel": 3}, ("colour image",)),
         ({"photometric": "PALETTE COLOR"}, ("colour image",)),
     ],
@@ -175,3 +177,8 @@ def test_a_stray_instance_does_not_decide() -> None:
 )
 def test_sequence_group(change: dict[str, Any], group: str) -> None:
     assert sequence_group(replace(FLAIR, **change)) == group
+
+
+def test_one_lossy_slice_puts_its_series_outside() -> None:
+    series = [replace(FLAIR, sop_instance_uid=f"1.{n}", lossy=n == 3) for n in range(5)]
+    assert choose(*series).scope_reasons == ("lossy compression",)

@@ -13,7 +13,13 @@ from dicomguard.core.verdict import NO_MODEL, Category, Predecessor, Verdict
 from dicomguard.errors import Broken
 from tests.sr_cases import Case, Spot, case, frames, identical_pixels, single_frame
 
-TABLES = {"PIXEL": english.PIXEL, "FILES": english.FILES, "TEXTS": english.TEXTS, "REASONS": english.REASONS}
+TABLES = {
+    "PIXEL": english.PIXEL,
+    "FILES": english.FILES,
+    "TEXTS": english.TEXTS,
+    "REASONS": english.REASONS,
+    "NOTES": english.NOTES,
+}
 
 
 def texts(made: Case, earlier: Verdict | None = None) -> wording.Texts:
@@ -158,6 +164,24 @@ def test_outside_scope() -> None:
     model = replace(made.verdict.model, scope=scope)
     said = texts(replace(made, verdict=replace(made.verdict, model=model)))
     assert said.scope == "Inside the validated scope (MR FLAIR and T1 with contrast of the brain and head)."
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (
+            "lossy compression",
+            "All 4 slices were analysed. The slices of series 3 were compressed with loss, which can",
+        ),
+        ("fine noise missing", "All 4 slices were analysed. Fine noise is missing in series 3, as after smoothing"),
+    ],
+)
+def test_what_the_analysed_slices_are_worth(reason: str, words: str) -> None:
+    made = case("absent", [source(4)], outside=True)
+    series = tuple(replace(item, scope_reasons=(reason,)) for item in made.verdict.series)
+    said = texts(replace(made, verdict=replace(made.verdict, series=series)))
+    assert words in said.summary
+    assert f"series 3: {reason}." in said.scope
 
 
 def test_evidence_of_the_files() -> None:
