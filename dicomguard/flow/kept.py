@@ -120,8 +120,11 @@ def earlier(store: Store, study_key: str, number: int) -> Earlier | None:
         manifest = present(studies.manifest(tx, study_key, named.revision), "manifest")
         reports = [item for item in results.of_revision(tx, study_key, named.revision) if item.kind == "SR"]
     old, folder = verdict(store, study_key, named.revision)
+    headers = dataset_heads(store, manifest)
+    # Without the images that retention deleted, regions cannot be compared; they get tracking UIDs of their own.
+    whole = all(place.sop_instance_uid in headers for finding in old.findings for place in finding.slices)
     return Earlier(
         verdict=old,
-        masks=unpacked_masks(folder, old, dataset_heads(store, manifest)),
+        masks=unpacked_masks(folder, old, headers) if whole else {},
         tracking_uids=tracking_uids(pydicom.dcmread(results.bytes_path(store, reports[0]))),
     )
