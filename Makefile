@@ -57,3 +57,4 @@ train: install
 
 docs: install
 	.venv/bin/dicomguard check-config --document > docs/configuration.md
+	.venv/bin/dicomguard conformance > docs/conformance.md

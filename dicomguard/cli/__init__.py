@@ -22,6 +22,7 @@ COMMANDS = {
     "send": "Send DICOM files to an AE by C-STORE.",
     "echo": "Ask an AE whether it answers (C-ECHO).",
     "check-config": "Check a configuration file and show what it means.",
+    "conformance": "Print the DICOM conformance statement.",
     "verify": "Hold files against rows: nothing lost, torn, twice or left over.",
     "backup": "Copy the node, running or not, and check the copy.",
     "restore": "Put a backup into an empty state folder.",
