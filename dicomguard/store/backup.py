@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from dicomguard.errors import Refused, Unavailable
 from dicomguard.store import audit, dump, leases, log_slots, tables
 from dicomguard.store.db import Store, open_store
 from dicomguard.store.files import INCOMING, Disk, make_folders, read_pieces, unavailable
+from dicomguard.store.verify.compare import SETTLE_S
+from dicomguard.store.verify.findings import Finding, Kind
 from dicomguard.store.verify.inspection import Inspection, Inspector
 
 SCHEMA = "dicomguard.backup/1"
@@ -37,6 +39,8 @@ _RENEWED_S = 60.0
 _SETTLE_S = 60.0
 # Not copied: made anew at each start, or without meaning elsewhere.
 _LEFT_OUT = ("jobs", "setup-code", "node.sqlite", "work.sqlite")
+# What a writer makes before it writes the row.
+_AHEAD_OF_ROWS = (Kind.FILE_WITHOUT_ROW, Kind.RESULTS_WITHOUT_REVISION, Kind.SURPLUS_RESULT_FILE)
 
 Progress = Callable[[int, int], None]
 
@@ -120,22 +124,36 @@ def check(
     """Open the copy and go through it; None when a dump could only be read, not put into a database."""
     state = target.resolve() / STATE
     if document.database == "sqlite":
-        return _inspect(clock, state, "", full=full, on_progress=on_progress)
+        return _inspect(clock, state, "", document, full=full, on_progress=on_progress)
     with dump.scratch(url) as scratch:
         if scratch is None:
             dump.read_through(target / DUMP)
             return None
         dump.restore(scratch, target / DUMP)
-        return _inspect(clock, state, scratch, full=full, on_progress=on_progress)
+        return _inspect(clock, state, scratch, document, full=full, on_progress=on_progress)
 
 
-def _inspect(clock: Clock, state: Path, url: str, *, full: bool, on_progress: Progress) -> Inspection:
+def _inspect(
+    clock: Clock, state: Path, url: str, document: Document, *, full: bool, on_progress: Progress
+) -> Inspection:
     copied = open_store(state, url, clock)
     try:
         # The leases in the copy are those of the node; nothing runs on it.
-        return Inspector(copied, full=full, on_progress=on_progress, running=False).inspect()
+        found = Inspector(copied, full=full, on_progress=on_progress, running=False).inspect()
     finally:
         copied.close()
+    since = datetime.fromisoformat(document.started_at).timestamp() - SETTLE_S
+    left = tuple(finding for finding in found.findings if not _dropped(state, finding, since))
+    return replace(found, findings=left)
+
+
+def _dropped(state: Path, finding: Finding, since: float) -> bool:
+    """Take a file out of the copy whose row was on its way when the rows were copied: it came after the start."""
+    path = state / finding.place
+    if finding.kind not in _AHEAD_OF_ROWS or path.stat().st_mtime < since:
+        return False
+    path.unlink()
+    return True
 
 
 def finish(store: Store, target: Path, document: Document) -> Document:
@@ -266,6 +284,9 @@ def copy(disk: Disk, source: Path, target: Path, relative: Path) -> None:
         disk.write(file, first)
         for piece in pieces:
             disk.write(file, piece)
+    # Its age says whether its row was on its way.
+    changed = (source / relative).stat().st_mtime_ns
+    os.utime(target / relative, ns=(changed, changed))
 
 
 def write_marker(disk: Disk, path: Path) -> None:

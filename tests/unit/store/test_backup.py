@@ -102,9 +102,15 @@ def test_what_comes_while_the_files_are_copied_is_left_out_and_the_copy_is_sound
             receive(store, tmp_path / "late", study=7, slices=1)
 
     _, found = make(store, tmp_path / "backup", arrive)
-    # The late file may be walked over or not; it is never half there.
-    assert {finding.kind for finding in found.findings} <= {Kind.FILE_WITHOUT_ROW}
+    assert found.findings == ()
     assert found.instances == 2
+
+
+def test_an_old_file_without_row_is_copied_and_told(store: Store, kept: Kept, tmp_path: Path) -> None:
+    stray = (store.root / kept.instances[0]).with_suffix(".old")
+    stray.write_bytes(b"found")
+    _, found = make(store, tmp_path / "backup")
+    assert [finding.kind for finding in found.findings] == [Kind.FILE_WITHOUT_ROW]
 
 
 def test_a_fault_of_the_node_is_told_and_the_backup_is_made(store: Store, kept: Kept, tmp_path: Path) -> None:
