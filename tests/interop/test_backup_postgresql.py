@@ -1,19 +1,22 @@
 """Backup and restore of a node whose rows lie in PostgreSQL, through pg_dump and pg_restore."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from dicomguard.clock import SystemClock
+from dicomguard.clock import FakeClock, SystemClock
+from dicomguard.core.retention import Policy
 from dicomguard.errors import Refused
-from dicomguard.store import backup, dump
+from dicomguard.store import backup, dump, retention
 from dicomguard.store.db import open_store
 from dicomguard.store.files import SystemDisk
 from dicomguard.store.restore import restore
 from dicomguard.store.verify.inspection import Inspector
 from tests.keeping import finished
 from tests.peers import Need, Postgres
+from tests.unit.store.conftest import NOW
 
 
 def silent(done: int, total: int) -> None:
@@ -65,3 +68,25 @@ def test_a_dump_that_cannot_be_opened_is_read_to_its_end(need: Need, postgres_se
     store.close()
     dump.write(url, tmp_path / "node.dump")
     dump.read_through(tmp_path / "node.dump")
+
+
+def test_retention_on_postgresql(postgres_server: Postgres, tmp_path: Path) -> None:
+    url = postgres_server.create("retention")
+    clock = FakeClock(NOW)
+    store = open_store(tmp_path / "state", url, clock)
+    try:
+        finished(store, tmp_path)
+        policy = Policy(images=timedelta(days=30), images_bytes=None, results=timedelta(days=365))
+        clock.advance(timedelta(days=31))
+        done = retention.daily(store, policy)
+        assert done is not None
+        assert done.images == 2
+        assert Inspector(store, full=True).inspect().findings == ()
+        clock.advance(timedelta(days=335))
+        done = retention.daily(store, policy)
+        assert done is not None
+        assert done.studies_removed == 1
+        assert Inspector(store, full=True).inspect().findings == ()
+        assert list(store.root.rglob("*.dcm")) == []
+    finally:
+        store.close()
