@@ -19,6 +19,7 @@ from dicomguard import part10
 from dicomguard.clock import SystemClock
 from dicomguard.dimse.ae import make_ae
 from dicomguard.store.db import Store, open_store
+from dicomguard.store.log_slots import settle
 from tests.peers import end, free_port, wait_for
 
 PEERS = {"ct1": ("CT1", "127.0.0.1"), "mr1": ("MR1", "127.0.0.1"), "far": ("FAR", "192.0.2.7")}
@@ -40,8 +41,14 @@ class LiveReceiver:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if name in ("", line["event"])]
 
+    def settle(self) -> None:
+        """Wait until everything that was acknowledged has its file and its rows."""
+        assert settle(self.state, patience_s=30)
+
     def store(self) -> Store:
-        """The same store, opened by the test."""
+        """The same store, opened by the test; a living receiver has filed all that it acknowledged so far."""
+        if self.process.poll() is None:
+            self.settle()
         self._stores.append(open_store(self.state, self.url, SystemClock()))
         return self._stores[-1]
 

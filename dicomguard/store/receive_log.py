@@ -335,7 +335,8 @@ def open_segments(disk: Disk, slot: Slot, *, count: int, size_bytes: int) -> lis
     except OSError as error:
         for segment in segments:
             os.close(segment.descriptor)
-        for path in slot.folder.glob("segment-*.new"):
+        # All are empty: what they took is given back.
+        for path in slot.folder.glob("segment-*"):
             path.unlink(missing_ok=True)
         raise unavailable(error) from error
     return segments

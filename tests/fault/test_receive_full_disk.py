@@ -14,6 +14,7 @@ from pynetdicom.sop_class import Verification
 from dicomguard.dimse.ae import make_ae
 from dicomguard.store import refusals
 from tests.instances import ROOT, part10_file
+from tests.killing import dataset_sha256
 from tests.peers import wait_for
 from tests.receiver import LiveReceiver, associated, receiver, send
 
@@ -120,6 +121,37 @@ if _can_mount():
                 # The same bytes again: known, with its file.
                 assert send(association, path) == 0
             assert len(list((live.state / "store").rglob("*.dcm"))) == len(taken) + 1
+
+    def test_what_the_log_took_is_filed_when_there_is_room_again(tmp_path: Path) -> None:
+        """1. the log has its place, the store has none left; 2. 0xA700; 3. room: all that was acknowledged is filed."""
+        disk = tmp_path / "small"
+        disk.mkdir()
+        assert _mount(disk, size_bytes=20 * MIB)
+        files = [part10_file(tmp_path / "in", sop=f"{ROOT}.1.1.{n}", pixels=bytes([n]) * MIB) for n in range(12)]
+        more = f"[storage]\nlow_bytes = 0\nstop_bytes = 0\nlog_segments = 2\nlog_segment_bytes = {4 * MIB}"
+        try:
+            ballast = disk / "ballast"
+            with receiver(disk, more=more) as live, associated(live, files) as association:
+                ballast.write_bytes(bytes(shutil.disk_usage(disk).free - 3 * MIB))
+                answers = {path: send(association, path) for path in files}
+                assert set(answers.values()) == {0x0000, 0xA700}
+                taken = [path for path, status in answers.items() if status == 0]
+                ballast.unlink()
+                live.settle()
+                kept = [path for path in (live.state / "store").rglob("*.dcm") if path.stat().st_size > MIB]
+                assert len(kept) == len(taken)
+                # It resumes by itself.
+                refused = next(path for path, status in answers.items() if status == 0xA700)
+                assert send(association, refused) == 0
+                # A receiver that dies now has lost nothing either.
+                live.kill()
+            with receiver(disk, more=more) as again:
+                again.settle()
+                kept = list((again.state / "store").rglob("*.dcm"))
+                assert len(kept) == len(taken) + 1
+                assert all(path.stem == dataset_sha256(path) for path in kept)
+        finally:
+            subprocess.run(["umount", "-l", str(disk)], timeout=20, check=True)
 
     def test_reception_resumes_by_itself(small_disk: Path, tmp_path: Path) -> None:
         """1. room; 2. none: stopped, an echo is answered; 3. room again: the next sender gets in."""
