@@ -49,6 +49,8 @@ class View:
     skipped: str
     rows: int
     columns: int
+    # Height of a pixel over its width.
+    stretch: float
     outlines: tuple[Outline, ...]
 
 
@@ -103,6 +105,7 @@ def view(store: Store, verdict: Verdict, manifest: Manifest, *, series: int, ind
         skipped=_skipped(item, _reports(verdict).get(ref)),
         rows=rows,
         columns=columns,
+        stretch=_stretch(manifest.series[series]),
         outlines=tuple(_outlines(verdict).get(ref, ())),
     )
 
@@ -118,6 +121,7 @@ def listing(request: Request, verdict: Verdict, manifest: Manifest) -> dict[str,
         "series": [
             {
                 "name": series_name(plan),
+                "stretch": _stretch(plan),
                 "slices": [
                     {
                         "src": f"{base}slices/{number}/{index}.png",
@@ -159,6 +163,11 @@ def place_of(finding: Finding, manifest: Manifest) -> tuple[int, int]:
             if (item.sop_instance_uid, item.frame) == (wanted.sop_instance_uid, wanted.frame):
                 return number, index
     return 0, 0
+
+
+def _stretch(plan: SeriesPlan) -> float:
+    """Pixels are shown as they lie in the patient, not as squares."""
+    return round(plan.pixel_spacing_mm[0] / plan.pixel_spacing_mm[1], 4) if plan.pixel_spacing_mm else 1.0
 
 
 def _reports(verdict: Verdict) -> Mapping[Ref, SliceReport]:

@@ -87,6 +87,30 @@ def test_slices_are_scrolled_by_wheel_keys_and_slider_and_show_their_outline(
     expect(page.locator("#outlines")).to_be_hidden()
 
 
+@pytest.mark.parametrize("script", [True, False])
+def test_pixels_are_shown_as_they_lie_in_the_patient(page: Page, node: Node, tmp_path: Path, script: bool) -> None:
+    """Rows 1.5 mm apart, columns 1 mm: the picture is half as high again as it is wide, and the outline with it."""
+    made = web_cases.datasets(study=f"tall-{script}")
+    for ds in made:
+        ds.PixelSpacing = [1.5, 1.0]
+    key = web_cases.receive(node.store, tmp_path, made)
+    web_cases.judge(node.store, key, "added")
+    browser = page.context.browser
+    assert browser is not None
+    shown = browser.new_context(java_script_enabled=script).new_page()
+    shown.goto(f"{node.address}/studies/{key}")
+    if script:
+        expect(shown.locator("#viewer[data-ready]")).to_be_visible()
+    frame, image = shown.locator(".frame").bounding_box(), shown.locator("#slice").bounding_box()
+    outline = shown.locator("#outlines polygon.line").bounding_box()
+    assert frame is not None
+    assert image is not None
+    assert outline is not None
+    assert frame["height"] == pytest.approx(1.5 * frame["width"], rel=0.01)
+    assert (image["width"], image["height"]) == pytest.approx((frame["width"], frame["height"]), rel=0.01)
+    assert outline["height"] == pytest.approx(1.5 * outline["width"], rel=0.1)
+
+
 def test_without_scripts_everything_can_be_read(page: Page, node: Node, tmp_path: Path) -> None:
     key = web_cases.receive(node.store, tmp_path, web_cases.datasets(study="plain"))
     web_cases.judge(node.store, key, "removed")

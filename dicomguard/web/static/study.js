@@ -40,6 +40,8 @@
     function draw(slice) {
       const [columns, rows] = [image.naturalWidth || 1, image.naturalHeight || 1];
       svg.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
+      // An empty picture of the right shape holds the place: pixels need not be square.
+      document.getElementById("shape").setAttribute("viewBox", `0 0 ${columns} ${rows * data.series[series].stretch}`);
       svg.replaceChildren();
       for (const line of slice.outlines) {
         svg.append(
