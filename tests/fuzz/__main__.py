@@ -14,7 +14,7 @@ import numpy as np
 from dicomguard.analyze.pixels import Reader
 from dicomguard.clock import SystemClock
 from dicomguard.store.db import Limits, open_store
-from tests.fuzz import datasets
+from tests.fuzz import datasets, pdus, upper_layer
 from tests.fuzz.reading import Campaign, LooseDisk
 
 # Address space of the campaign, and of its decoding child.
@@ -22,7 +22,8 @@ MEMORY_BYTES = 4 << 30
 CHILD_BYTES = 2 << 30
 # New seeds beyond this would push the others out.
 _MOST_SEEDS = 400
-_CHUNK = 500
+# A stream grows when it is mutated again; it has to fit into the buffers of a socket.
+_MOST_STREAM_BYTES = 30_000
 
 
 def run_datasets(folder: Path, *, count: int, seed: int, report_every: int, rows: bool) -> Campaign:
@@ -48,22 +49,46 @@ def run_datasets(folder: Path, *, count: int, seed: int, report_every: int, rows
     return campaign
 
 
+def run_pdus(folder: Path, *, count: int, seed: int, store_every: int) -> upper_layer.Campaign:
+    """Streams that were answered in a new way become seeds."""
+    rng = np.random.default_rng(seed)
+    mutator = pdus.Mutator(pdus.seeds(), rng)
+
+    def on_new(mutant: pdus.Mutant) -> None:
+        if len(mutator.seeds) < _MOST_SEEDS and mutant.stream and sum(map(len, mutant.stream)) < _MOST_STREAM_BYTES:
+            mutator.seeds.append(mutant.stream)
+
+    limits = Limits(low_bytes=0, stop_bytes=0)
+    store = open_store(folder / "state", "", SystemClock(), limits=limits, disk=LooseDisk())
+    campaign = upper_layer.Campaign(folder, store, rng, store_every)
+    campaign.run([pdus.Mutant("seed", stream) for stream in pdus.seeds()])
+    campaign.run(mutator.mutants(count), on_new=on_new)
+    campaign.close()
+    store.close()
+    return campaign
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("what", choices=["datasets"])
+    parser.add_argument("what", choices=["datasets", "pdus"])
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report-every", type=int, default=1)
     parser.add_argument("--rows", action="store_true", help="through a store instead of the readers alone")
+    parser.add_argument("--store-every", type=int, default=0, help="one stream in so many meets the real store")
     parser.add_argument("--folder", type=Path, required=True)
     given = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    logging.disable(logging.CRITICAL)
     given.folder.mkdir(parents=True, exist_ok=True)
-    campaign = run_datasets(
-        given.folder, count=given.count, seed=given.seed, report_every=given.report_every, rows=given.rows
-    )
+    campaign: Campaign | upper_layer.Campaign
+    if given.what == "pdus":
+        campaign = run_pdus(given.folder, count=given.count, seed=given.seed, store_every=given.store_every)
+    else:
+        logging.disable(logging.CRITICAL)
+        campaign = run_datasets(
+            given.folder, count=given.count, seed=given.seed, report_every=given.report_every, rows=given.rows
+        )
     print(json.dumps(campaign.document()))
 
 
