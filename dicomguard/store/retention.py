@@ -236,7 +236,8 @@ def _unlink(store: Store) -> None:
     Inside the transaction that still finds them expired: the same bytes, sent again at this moment, make the row
     `stored` first, and are then either seen here or written after this.
     """
-    today = f"{store.clock.now():%Y/%m/%d}"
+    now = store.clock.now()
+    recent = [f"{day:%Y/%m/%d}" for day in (now, now - EVERY)]
     while True:
         with store.begin() as tx:
             rows = tx.execute(
@@ -249,8 +250,8 @@ def _unlink(store: Store) -> None:
                 _unlink_one(store.root / path)
             tx.execute(instance.update().where(instance.c.id.in_([row.id for row in rows])).values(path=""))
         for parent in {Path(path).parent for _, path in rows}:
-            # A receiver makes folders of today; those of other days get no new files.
-            if today not in str(parent):
+            # A receiver makes folders of today; those of earlier days get no new files.
+            if not any(day in str(parent) for day in recent):
                 _remove_empty(store.root, parent)
         if len(rows) < _BATCH:
             return

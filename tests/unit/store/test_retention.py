@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 from dicomguard.clock import FakeClock
 from dicomguard.core.delivery import State
 from dicomguard.core.retention import Policy
+from dicomguard.flow import states as flow_states
 from dicomguard.store import audit, counters, leases, retention, studies, tables
 from dicomguard.store.db import Store, open_store
 from dicomguard.store.intake import Duplicate, Outcome, Stored, receive, receive_file
@@ -141,6 +142,11 @@ def test_what_must_stay(store: Store, kept: Kept, tmp_path: Path, case: str) -> 
     assert not run(store, 3650 * DAY)
     assert len(files(store)) == before
     assert set(states(store)) == {"stored"}
+
+
+def test_states_are_those_of_the_workflow() -> None:
+    assert set(retention._ON_ITS_WAY) == {*flow_states.BEFORE_DELIVERY, flow_states.DELIVERING}
+    assert retention._WAITS_FOR_A_PERSON == (flow_states.FAILED,)
 
 
 def test_a_failed_revision_that_was_overtaken_holds_nothing(store: Store, kept: Kept, tmp_path: Path) -> None:
