@@ -27,6 +27,11 @@ def command(
     print(
         f"page       http://{loaded.web.host}:{loaded.web.port}/   health http://127.0.0.1:{loaded.web.health_port}/health"
     )
+    storage = loaded.storage
+    images = f"images of delivered studies after {storage.keep_days:g} days" if storage.keep_days else ""
+    most = f"the oldest beyond {storage.keep_bytes} bytes" if storage.keep_bytes else ""
+    answers = f"verdict and results after {storage.keep_results_days:g} days" if storage.keep_results_days else ""
+    print(f"deletes    {'; '.join(filter(None, (images, most, answers))) or 'nothing'}")
     for peer in loaded.peers:
         print(f"may send   {peer.ae_title} from {', '.join(peer.networks)}")
     if not loaded.peers:

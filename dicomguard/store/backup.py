@@ -38,7 +38,7 @@ _RENEWED_S = 60.0
 # A busy filer is behind by less.
 _SETTLE_S = 60.0
 # Not copied: made anew at each start, or without meaning elsewhere.
-_LEFT_OUT = ("jobs", "setup-code", "node.sqlite", "work.sqlite")
+_LEFT_OUT = ("jobs", "uploads", "setup-code", "node.sqlite", "work.sqlite")
 # What a writer makes before it writes the row.
 _AHEAD_OF_ROWS = (Kind.FILE_WITHOUT_ROW, Kind.RESULTS_WITHOUT_REVISION, Kind.SURPLUS_RESULT_FILE)
 
@@ -66,7 +66,7 @@ class Document:
         return {"schema": SCHEMA, **asdict(self)}
 
 
-def make(store: Store, url: str, target: Path, *, on_progress: Progress) -> Document:
+def make(store: Store, url: str, target: Path, *, on_progress: Progress, patience_s: float = _SETTLE_S) -> Document:
     """Copy the node into a new folder, up to its `backup.json`; `finish` writes that after the copy was checked."""
     target = target.resolve()
     if target.is_relative_to(store.root) or store.root.is_relative_to(target):
@@ -85,7 +85,7 @@ def make(store: Store, url: str, target: Path, *, on_progress: Progress) -> Docu
             state = target / STATE
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_marker(store.disk, target / UNFINISHED)
-            if not log_slots.settle(store.root, patience_s=_SETTLE_S):
+            if not log_slots.settle(store.root, patience_s=patience_s):
                 # Records of a dead receiver, which the next start files; or the filer is stuck.
                 for path, _ in _below(store.root, store.root / log_slots.FOLDER):
                     copy(store.disk, store.root, state, path)

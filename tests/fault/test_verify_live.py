@@ -71,4 +71,19 @@ def test_verify_and_backup_while_instances_come(tmp_path: Path) -> None:
     back.close()
     # Everything that was acknowledged before the backup began.
     assert before <= set(kept(again))
+
+    # A backup of the node as the kill left it takes the log along, and the next receiver files it.
+    second = tmp_path / "second/state"
+    second.mkdir(parents=True)
+    killed = open_store(live.state, url, SystemClock())
+    document = backup.make(killed, url, tmp_path / "copy2", on_progress=silent, patience_s=0.2)
+    assert backup.check(killed.clock, url, tmp_path / "copy2", document, full=True, on_progress=silent) is not None
+    backup.finish(killed, tmp_path / "copy2", document)
+    killed.close()
+    restore(tmp_path / "copy2", second, f"sqlite:///{second / 'node.sqlite'}", disk=SystemDisk(), on_progress=silent)
+    assert set(tally.acknowledged.values()) <= set(kept(second))
+    with receiver(tmp_path / "second") as successor:
+        found = Inspector(successor.store(), full=True, second_look_s=1.0).inspect()
+        assert (found.findings, found.unfiled) == ((), 0)
+        assert found.instances >= len(tally.acknowledged)
     print(f"{len(before)} before the backup, {meanwhile} during it")

@@ -72,3 +72,12 @@ def test_backup_and_restore(node: Path, kept: Kept, tmp_path: Path) -> None:
     assert "0 deliveries that were not over then go out again, with the same bytes and UIDs" in said
     assert (tmp_path / "other" / kept.instances[0]).is_file()
     assert isinstance(typed("restore", tmp_path / "copy", "--config", other).exception, Refused)
+
+
+def test_what_is_deleted_is_said_beforehand(tmp_path: Path) -> None:
+    file = tmp_path / "dicomguard.toml"
+    file.write_text("")
+    said = typed("check-config", file).stdout
+    assert "deletes    images of delivered studies after 30 days; verdict and results after 365 days" in said
+    file.write_text("[storage]\nkeep_days = 0\nkeep_results_days = 0\n")
+    assert "deletes    nothing" in typed("check-config", file).stdout
