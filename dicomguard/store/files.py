@@ -20,6 +20,8 @@ from dicomguard.errors import Refused, Unavailable
 INCOMING = "store/incoming"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _COPY_BYTES = 1 << 20
+# Paths that are remembered as flushed; beyond it they are flushed once more.
+_MOST_FOLDERS = 20_000
 _NETWORK = frozenset(
     """
     nfs nfs4 cifs smb3 smbfs ncpfs afs ceph lustre beegfs glusterfs orangefs fuse.sshfs fuse.glusterfs fuse.cephfs
@@ -34,6 +36,9 @@ Piece = bytes | bytearray | memoryview
 
 class Disk(Protocol):
     """What the store asks of a file system."""
+
+    # Folders whose names this process flushed in their parents.
+    durable: set[Path]
 
     def create(self, path: Path) -> BinaryIO:
         """A new file that did not exist, open for writing, readable by its owner only."""
@@ -82,6 +87,9 @@ class Disk(Protocol):
 
 class SystemDisk:
     """The machine's file system."""
+
+    def __init__(self) -> None:
+        self.durable: set[Path] = set()
 
     def create(self, path: Path) -> BinaryIO:
         """Exclusive, so that two writers can never share a temporary name."""
@@ -165,6 +173,7 @@ class FakeDisk(SystemDisk):
     """A real folder whose space and life a test controls."""
 
     def __init__(self) -> None:
+        super().__init__()
         # Bytes that can still be written; None for no bound.
         self.space: int | None = None
         # Name of the step before which the writer dies: "write", "sync", "rename", "sync_folder".
@@ -381,7 +390,7 @@ def write_loosely(disk: Disk, root: Path, relative: str, pieces: Iterable[Piece]
     aside = root / INCOMING / f"{secrets.token_hex(12)}.part"
     try:
         for folder in (aside.parent, target.parent):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_loosely(disk, folder)
         try:
             with disk.create(aside) as file:
                 for piece in pieces:
@@ -395,19 +404,40 @@ def write_loosely(disk: Disk, root: Path, relative: str, pieces: Iterable[Piece]
 
 
 def make_folders(disk: Disk, root: Path, folder: Path) -> None:
-    """Make the folders between root and folder; each new name is flushed in its parent."""
-    missing: list[Path] = []
-    while folder != root and not folder.is_dir():
-        missing.append(folder)
+    """Make the folders between root and folder durably.
+
+    That a folder is there says nothing: another thread may be before its flush, a dead process may never have come to
+    it, and the filer makes folders that it does not flush. Only what this process flushed counts.
+    """
+    chain: list[Path] = []
+    while folder != root:
+        chain.append(folder)
         folder = folder.parent
-    for new in reversed(missing):
+    for new in reversed(chain):
+        if new in disk.durable and new.is_dir():
+            continue
         disk.make_folder(new)
         disk.sync_folder(new.parent)
+        if len(disk.durable) >= _MOST_FOLDERS:
+            disk.durable.clear()
+        disk.durable.add(new)
+
+
+def _make_loosely(disk: Disk, folder: Path) -> None:
+    """Make a folder and those above it without a flush; what is made here is durable for nobody."""
+    if folder.is_dir():
+        return
+    _make_loosely(disk, folder.parent)
+    disk.durable.discard(folder)
+    disk.make_folder(folder)
 
 
 def make_root(disk: Disk, root: Path) -> None:
-    """Make the state folder and those above it; each new name is flushed in its parent."""
+    """Make the state folder and those above it; each new name is flushed in its parent, as is that of the folder."""
     if root.is_dir():
+        # A dead process may have made it and not come to the flush; a parent that may not be read was not made by one.
+        with suppress(PermissionError):
+            disk.sync_folder(root.parent)
         return
     make_root(disk, root.parent)
     disk.make_folder(root)

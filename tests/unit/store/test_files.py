@@ -1,10 +1,11 @@
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
 
 from dicomguard.errors import Refused, Unavailable
-from dicomguard.store.files import Died, FakeDisk, lock_folder, remove_leftovers, write_durably
+from dicomguard.store.files import Died, FakeDisk, lock_folder, remove_leftovers, write_durably, write_loosely
 
 
 def test_a_whole_file_or_none(tmp_path: Path) -> None:
@@ -59,3 +60,22 @@ def test_a_state_folder_has_one_owner(tmp_path: Path) -> None:
         pass
     with lock_folder(tmp_path / "state"):
         pass
+
+
+def test_a_folder_that_is_there_is_flushed_before_a_file_in_it_counts(tmp_path: Path) -> None:
+    """The filer makes folders without a flush, and so does a process that dies before its own."""
+    disk = FakeDisk()
+    write_loosely(disk, tmp_path, "a/b/first", [b"1"])
+    assert "sync_folder" not in disk.steps
+    disk.steps.clear()
+    write_durably(disk, tmp_path, "a/b/second", [b"2"])
+    # The names store, incoming, a and b, and the file's.
+    assert disk.steps.count("sync_folder") == 5
+    disk.steps.clear()
+    write_durably(disk, tmp_path, "a/b/third", [b"3"])
+    assert disk.steps.count("sync_folder") == 1
+    shutil.rmtree(tmp_path / "a")
+    write_loosely(disk, tmp_path, "a/b/again", [b"4"])
+    disk.steps.clear()
+    write_durably(disk, tmp_path, "a/b/fifth", [b"5"])
+    assert disk.steps.count("sync_folder") == 3
