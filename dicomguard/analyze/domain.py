@@ -35,8 +35,9 @@ def outside(planes: Sequence[Plane], plan: SeriesPlan, *, smoothing: float) -> t
         reasons.append(f"matrix {rows} × {columns}")
     if plan.pixel_spacing_mm is not None and not _within(plan.pixel_spacing_mm, PIXEL_MM):
         reasons.append("pixels of " + " × ".join(f"{side:.2g}" for side in plan.pixel_spacing_mm) + " mm")
-    if plan.spacing_mm is not None and not _within(plan.spacing_mm, PLANES_MM):
-        reasons.append("slices " + " to ".join(dict.fromkeys(f"{gap:.2g}" for gap in plan.spacing_mm)) + " mm apart")
+    # The smallest distance: a gap is told as evidence of the files.
+    if plan.spacing_mm is not None and not _within(plan.spacing_mm[:1], PLANES_MM):
+        reasons.append(f"slices {plan.spacing_mm[0]:.2g} mm apart")
     first = max(0, (len(planes) - _COUNTED) // 2)
     levels = int(np.median([len(np.unique(plane)) for plane in planes[first : first + _COUNTED]]))
     if levels < FEWEST_LEVELS:

@@ -37,7 +37,7 @@ PIXEL = {
     "texture_repeats_slice": "its texture repeats that of another slice",
     "texture_unlike": "its texture is unlike tissue of equal brightness in the same series",
     "border_step": "the noise changes along its border",
-    "abrupt_end": "it begins or ends from one slice to the next",
+    "abrupt_end": "it begins or ends abruptly between two slices",
     "forgery_map": "the network marks {percent:.0f} % of its pixels as changed",
     "channel": "the traces stand out in {channel}",
 }

@@ -186,7 +186,7 @@ def decide(series: Sequence[Header], *, rules: Sequence[Rule], calling_ae: str, 
             return _left(left, where, reasons, sequence)
     return Choice(
         analysed=True,
-        reason=f"It may be a scan of the head ({_what(first, sequence)}).",
+        reason=f"It was taken for a scan of the head ({_what(first, sequence)}).",
         rule="head scan",
         skipped="",
         scope=where,

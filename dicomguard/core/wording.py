@@ -72,7 +72,7 @@ def sentence(key: str, parameters: Mapping[str, Any], *, slices: str = "") -> st
 
 def compose(verdict: Verdict, manifest: Manifest, earlier: Verdict | None = None) -> Texts:
     """Every sentence of the verdict; `earlier` is the verdict that this one replaces, where it is at hand."""
-    places = _Places(manifest)
+    places = Places(manifest)
     evidence = tuple(_file_evidence(item, places) for item in verdict.evidence)
     strong = [text for text, item in zip(evidence, verdict.evidence, strict=True) if item.strength == "strong"]
     # "No action follows" would be wrong beside a file that says its pixels are synthetic.
@@ -128,13 +128,13 @@ def no_segmentation(series_number: int | None) -> str:
 
 def slice_name(verdict_slice: Ref, manifest: Manifest) -> str:
     """ "slice 9 of series 3", "frame 4 of series 7"."""
-    return _Places(manifest).name([verdict_slice])
+    return Places(manifest).name([verdict_slice])
 
 
 # ---- what was found -----------------------------------------------------------------------------------------------
 
 
-def _found(verdict: Verdict, places: "_Places") -> list[str]:
+def _found(verdict: Verdict, places: "Places") -> list[str]:
     category = verdict.category
     if category == "not_analysable":
         return [_text("not_analysable", reason=_reason(verdict, places))]
@@ -143,7 +143,7 @@ def _found(verdict: Verdict, places: "_Places") -> list[str]:
     headline = verdict.findings[0]
     place = places.name((item.sop_instance_uid, item.frame) for item in headline.slices)
     size = _size(headline)
-    why = ", ".join(_fill(english.PIXEL, item.sentence_key, item.parameters) for item in headline.evidence[:2])
+    why = _listed([_fill(english.PIXEL, item.sentence_key, item.parameters) for item in headline.evidence[:2]])
     parts = [
         _text(
             category,
@@ -189,7 +189,7 @@ def _size(finding: Finding) -> str:
     return _text("size_mm", mm=finding.extent_mm) if finding.extent_mm > 0 else ""
 
 
-def _reason(verdict: Verdict, places: "_Places") -> str:
+def _reason(verdict: Verdict, places: "Places") -> str:
     """Why nothing was analysed: "series 1 (localiser …); series 2 and 3 (it is CT …)", or what befell the whole."""
     # Reason → Series Instance UIDs; a dictionary keeps their order.
     groups: dict[str, dict[str, None]] = {}
@@ -223,7 +223,7 @@ def _coverage(verdict: Verdict) -> str:
     return _text("one_analysed" if coverage.slices_total == 1 else "all_analysed", total=coverage.slices_total)
 
 
-def _notes(verdict: Verdict, places: "_Places") -> list[str]:
+def _notes(verdict: Verdict, places: "Places") -> list[str]:
     """What the analysed slices are worth, where they are known to be worth less."""
     notes = []
     for reason in english.NOTES:
@@ -235,7 +235,7 @@ def _notes(verdict: Verdict, places: "_Places") -> list[str]:
     return notes
 
 
-def _not_looked_at(verdict: Verdict, places: "_Places") -> str:
+def _not_looked_at(verdict: Verdict, places: "Places") -> str:
     """Whole series by their reason, then slices of the others."""
     if verdict.category == "not_analysable":
         return ""
@@ -260,7 +260,7 @@ def _not_looked_at(verdict: Verdict, places: "_Places") -> str:
     return _text("not_looked_at", list="; ".join(parts)) if parts else ""
 
 
-def _extent(verdict: Verdict, places: "_Places") -> tuple[str, ...]:
+def _extent(verdict: Verdict, places: "Places") -> tuple[str, ...]:
     """One sentence a series, its stacks together."""
     series: dict[str, list[SeriesReport]] = {}
     for item in verdict.series:
@@ -277,7 +277,7 @@ def _extent(verdict: Verdict, places: "_Places") -> tuple[str, ...]:
     )
 
 
-def _scope(verdict: Verdict, places: "_Places") -> str:
+def _scope(verdict: Verdict, places: "Places") -> str:
     """ "" where nothing was analysed: there is no score that a scope could speak of."""
     scope = verdict.model.scope
     if verdict.coverage.slices_analysed == 0:
@@ -303,7 +303,7 @@ def _scope(verdict: Verdict, places: "_Places") -> str:
 # ---- files, conflicts, revisions ----------------------------------------------------------------------------------
 
 
-def _file_evidence(item: Evidence, places: "_Places") -> str:
+def _file_evidence(item: Evidence, places: "Places") -> str:
     refs = [(ref.sop_instance_uid, ref.frame) for ref in item.slices]
     first = sentence(item.sentence_key, item.parameters, slices=places.name(refs) if refs else "")
     alarms = item.authentic_false_alarms
@@ -311,7 +311,7 @@ def _file_evidence(item: Evidence, places: "_Places") -> str:
     return f"{first} {_text('from_files', alarms=counted)}"
 
 
-def _conflict(conflict: Conflict, places: "_Places") -> str:
+def _conflict(conflict: Conflict, places: "Places") -> str:
     copies = [
         _text("conflict_copy", time=_clock(copy.received_at), sender=copy.calling_ae_hash[:8])
         for copy in conflict.copies
@@ -359,7 +359,7 @@ def _clock(rfc3339: str) -> str:
 # ---- places -------------------------------------------------------------------------------------------------------
 
 
-class _Places:
+class Places:
     """Names of slices as a viewer shows them."""
 
     def __init__(self, manifest: Manifest) -> None:
@@ -380,8 +380,10 @@ class _Places:
         return tuple(plan for plan in self._plans if not plan.slices)
 
     def why(self, item: SliceReport) -> str:
-        """Why the slice was not analysed, as it stands in parentheses."""
+        """Why the slice was not analysed, as it stands in parentheses; "" when it was."""
         plan = self._entry((item.sop_instance_uid, item.frame))[0]
+        if item.state == "analysed":
+            return ""
         reason = item.reason or english.TEXTS["unknown_reason"]
         # A series that a rule left out has its own sentence, which says more than the word of its slices.
         if not plan.analysed and reason in ("derived", "no head"):

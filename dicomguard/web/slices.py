@@ -102,7 +102,7 @@ def view(store: Store, verdict: Verdict, manifest: Manifest, *, series: int, ind
         index=index,
         count=len(manifest.series[series].slices),
         name=wording.slice_name(ref, manifest),
-        skipped=_skipped(item, _reports(verdict).get(ref)),
+        skipped=_skipped(item, _reports(verdict).get(ref), wording.Places(manifest)),
         rows=rows,
         columns=columns,
         stretch=_stretch(manifest.series[series]),
@@ -112,7 +112,7 @@ def view(store: Store, verdict: Verdict, manifest: Manifest, *, series: int, ind
 
 def listing(request: Request, verdict: Verdict, manifest: Manifest) -> dict[str, Any]:
     """JSON for the viewer: series with slices in order, and where to begin."""
-    reports, outlines = _reports(verdict), _outlines(verdict)
+    reports, outlines, places = _reports(verdict), _outlines(verdict), wording.Places(manifest)
     first = key_slice(verdict, manifest)
     base = request.url.path.removesuffix("slices.json")
     return {
@@ -125,8 +125,8 @@ def listing(request: Request, verdict: Verdict, manifest: Manifest) -> dict[str,
                 "slices": [
                     {
                         "src": f"{base}slices/{number}/{index}.png",
-                        "name": wording.slice_name((item.sop_instance_uid, item.frame), manifest),
-                        "skipped": _skipped(item, reports.get((item.sop_instance_uid, item.frame))),
+                        "name": places.name([(item.sop_instance_uid, item.frame)]),
+                        "skipped": _skipped(item, reports.get((item.sop_instance_uid, item.frame)), places),
                         "score": _score(reports.get((item.sop_instance_uid, item.frame))),
                         "outlines": [
                             {
@@ -150,7 +150,7 @@ def listing(request: Request, verdict: Verdict, manifest: Manifest) -> dict[str,
 def series_name(plan: SeriesPlan) -> str:
     """ "Series 3, MR FLAIR, 24 slices"."""
     number = f"Series {plan.series_number}" if plan.series_number is not None else "Series"
-    kind = " ".join(part for part in (plan.modality, plan.sequence.upper()) if part)
+    kind = " ".join(part for part in dict.fromkeys((plan.modality, plan.sequence.upper())) if part)
     count = f"{len(plan.slices)} slice{'s' if len(plan.slices) != 1 else ''}"
     return ", ".join(part for part in (number, kind, count) if part)
 
@@ -178,9 +178,9 @@ def _score(report: SliceReport | None) -> float | None:
     return None if report is None else report.forgery
 
 
-def _skipped(item: SliceFile, report: SliceReport | None) -> str:
+def _skipped(item: SliceFile, report: SliceReport | None, places: wording.Places) -> str:
     if report is not None:
-        return report.reason if report.state == "skipped" else ""
+        return places.why(report)
     return item.skipped or "not analysed"
 
 

@@ -28,6 +28,8 @@ def test_inside() -> None:
     assert outside([head()] * 3) == ()
     # What the objects do not say is no reason.
     assert outside([head(512)], replace(PLAN, pixel_spacing_mm=None, spacing_mm=None)) == ()
+    # A gap is evidence of the files, not another kind of scan.
+    assert outside([head()], replace(PLAN, spacing_mm=(3.0, 30.0))) == ()
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,7 @@ def test_inside() -> None:
         ([head(640)], PLAN, 2.0, "matrix 640 × 640"),
         ([head()], replace(PLAN, pixel_spacing_mm=(1.2, 1.2)), 2.0, "pixels of 1.2 × 1.2 mm"),
         ([head()], replace(PLAN, spacing_mm=(1.0, 1.0)), 2.0, "slices 1 mm apart"),
-        ([head()], replace(PLAN, spacing_mm=(3.0, 30.0)), 2.0, "slices 3 to 30 mm apart"),
+        ([head()], replace(PLAN, spacing_mm=(25.0, 30.0)), 2.0, "slices 25 mm apart"),
         ([np.round(head() / 100)], PLAN, 2.0, "8 grey levels"),
         ([head()], PLAN, SMOOTHED + 0.1, "fine noise missing"),
     ],

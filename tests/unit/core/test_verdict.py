@@ -176,7 +176,7 @@ def verdict(**change: Any) -> Verdict:
                 description_hash="00",
                 frame_of_reference_uid="1.9",
                 analysed=True,
-                reason="It may be a scan of the head.",
+                reason="It was taken for a scan of the head.",
                 scope="outside",
                 scope_reasons=("sequence T2",),
                 slices_total=2,
@@ -292,7 +292,7 @@ def plan(**change: Any) -> SeriesPlan:
         description_hash="",
         frame_of_reference_uid="",
         analysed=True,
-        reason="It may be a scan of the head.",
+        reason="It was taken for a scan of the head.",
         scope="outside",
         scope_reasons=("sequence T2",),
         kind="regular",
@@ -331,7 +331,7 @@ def test_coverage_counts_what_rules_left_out_and_scope_only_what_was_chosen() ->
 
 
 def test_series_keeps_its_rule_when_it_was_analysed() -> None:
-    assert series_report(plan(), slices_analysed=1, failed="x").reason == "It may be a scan of the head."
+    assert series_report(plan(), slices_analysed=1, failed="x").reason == "It was taken for a scan of the head."
     assert series_report(plan(analysed=False), slices_analysed=0, failed="x").analysed is False
 
 
