@@ -94,6 +94,10 @@ class Guard:
         self._associated: dict[Guarded, str] = {}
         self._per_peer: Counter[str] = Counter()
 
+    def admits(self, address: str) -> bool:
+        """False when a connection from this address would be closed; asked before anything is made for it."""
+        return self._knows(address) or len(self._strangers) < self._caps.strangers
+
     def enter(self, connection: Guarded) -> bool:
         """A new connection; false when it must be closed. The oldest silent one may go for it."""
         known = self._knows(connection.address)

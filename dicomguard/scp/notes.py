@@ -13,8 +13,8 @@ from dicomguard.store import counters, refusals
 from dicomguard.store.db import Store
 
 _LOG = log.get("scp")
-# Between two batches.
-_PAUSE_S = 0.25
+# Between two batches: each is a transaction, which senders may have to wait for.
+_PAUSE_S = 1.0
 # Different notes in one batch; more of them share one.
 _MOST = 500
 _MANY = "(many)"

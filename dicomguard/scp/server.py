@@ -120,6 +120,10 @@ class Receiver:
 
     def _begin(self, connected: socket.socket, address: str, certificates: Certificates | None) -> None:
         """A thread for it, unless there are too many."""
+        if not self._guard.admits(address):
+            self._notes.cut(reason="stranger", peer="unknown", address=address)
+            connected.close()
+            return
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(
             connected,
@@ -134,6 +138,7 @@ class Receiver:
             certificates=certificates,
         )
         if not self._guard.enter(connection):
+            # Another thread was faster.
             self._notes.cut(reason="stranger", peer="unknown", address=address)
             connection.refuse()
             return

@@ -1,0 +1,56 @@
+"""Bad peers of every kind at once: the good ones are served meanwhile. The full number stands in tests/long."""
+
+import statistics
+from pathlib import Path
+
+from dicomguard.store import counters
+from tests.attackers import PEERS, Attack, attacked, good_peers
+from tests.certificates import Authority
+from tests.peers import Need, free_port, wait_for
+from tests.receiver import LiveReceiver, receiver
+
+
+def tls(need: Need, folder: Path) -> tuple[int, str]:
+    """A free port and the configuration of TLS on it."""
+    authority = Authority(need, folder)
+    server, port = authority.issue("server"), free_port()
+    return port, (
+        f'[tls]\nport = {port}\ncertificate = "{server.certificate}"\nkey = "{server.key}"\n'
+        f'authorities = "{authority.certificate}"\n'
+    )
+
+
+def resident_kib(live: LiveReceiver) -> int:
+    return int(Path(f"/proc/{live.process.pid}/status").read_text().split("VmHWM:")[1].split()[0])
+
+
+def cuts(live: LiveReceiver) -> dict[str, int]:
+    with live.store().read() as tx:
+        found: dict[str, int] = {}
+        for row in counters.listing(tx):
+            if row.name.startswith(counters.CUT):
+                reason = row.name.removeprefix(counters.CUT)
+                found[reason] = found.get(reason, 0) + row.value
+    return found
+
+
+def test_good_peers_are_served_while_bad_ones_do_all_they_can(need: Need, tmp_path: Path) -> None:
+    port, more = tls(need, tmp_path / "ca")
+    attack = Attack(silent=60, drips=12, headers=2, rate=30, silent_tls=12)
+    with receiver(tmp_path / "state", peers=PEERS, more=more) as live:
+        quiet = good_peers(live.port, seconds=3, run=1)
+        with attacked(live.port, port, attack) as running:
+            harassed = good_peers(live.port, seconds=6, run=2)
+            # Within their deadline all that drip are gone.
+            wait_for(lambda: "unassociated" in cuts(live), seconds=30, what="the first drip that is cut")
+        assert harassed.echo_p99_s < 1.0
+        assert harassed.rate > 0.3 * quiet.rate
+        assert running.counts["associations"] > 30
+        assert {"protocol", "stranger", "crowded"} <= set(cuts(live))
+        assert resident_kib(live) < 150 << 10
+        assert live.process.poll() is None
+        assert not live.events("connection.failed")
+        print(
+            f"C-ECHO {1e3 * statistics.median(quiet.echoes):.0f} ms quiet, {1e3 * harassed.echo_p99_s:.0f} ms p99; "
+            f"C-STORE {quiet.rate:.0f}/s quiet, {harassed.rate:.0f}/s; cut {cuts(live)}; {running.counts}"
+        )
