@@ -22,7 +22,7 @@ from dicomguard.child import Child
 from dicomguard.clock import Clock
 from dicomguard.config import Config
 from dicomguard.errors import Refused, Unavailable
-from dicomguard.store import census, counters, deliveries, executors, refusals, worklist
+from dicomguard.store import census, counters, deliveries, executors, log_slots, refusals, worklist
 from dicomguard.store.db import Limits, Store, open_store
 from dicomguard.store.files import lock_folder
 
@@ -32,6 +32,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 # A process that lived this long has started well; its next death counts as the first.
 _LIVED_S = 60.0
 _READY_WITHIN_S = 60.0
+# Acknowledged instances without file and row: fewer are a moment's work.
+_MANY_UNFILED = 500
 _DAY = timedelta(hours=24)
 
 _log = log.get("node")
@@ -160,6 +162,10 @@ class Node:
         space = self._store.space
         disk = "red" if space.stopped else "yellow" if space.low else "green"
         parts["disk"] = {"state": disk, "free_bytes": space.free_bytes}
+        logs = log_slots.states(self._store.root)
+        unfiled = sum(max(0, state.appended - state.filed) for state in logs)
+        log_state = "red" if any(state.failed for state in logs) else "yellow" if unfiled > _MANY_UNFILED else "green"
+        parts["log"] = {"state": log_state, "unfiled": unfiled}
         for destination in self._config.destinations:
             late = [item for item in waiting if item.destination == destination.name and item.attempt > 0]
             parts[f"destination {destination.name}"] = {"state": "yellow" if late else "green", "waiting": len(late)}

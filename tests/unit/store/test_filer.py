@@ -266,7 +266,7 @@ def test_when_the_flush_of_everything_fails_each_file_is_written_and_flushed_aga
     disk.steps.clear()
     node.stop()
     assert disk.steps.count("rename") == 1
-    assert disk.steps.index("sync_all") < disk.steps.index("sync") < disk.steps.index("sync_folder")
+    assert disk.steps.index("sync_all") < disk.steps.index("sync") < disk.steps.index("rename")
     assert not list(unfiled(node.folder))
     node.start()
     assert (node.store.root / outcome.instance.path).read_bytes().endswith(dataset())
