@@ -44,7 +44,7 @@ def again(record: Callable[[Path], Recorded], folder: Path) -> Recorded:
     return record(folder / "last")
 
 
-def record_receiver(folder: Path, strace: str, *, seed: int, more: str = "") -> Recorded:
+def record_receiver(folder: Path, strace: str, *, seed: int, order: str) -> Recorded:
     """Receive and abort, die in the middle of receiving, start again, receive, stop."""
     recording, sent = runs.Recording(folder, strace), runs.Sent()
     recording.install()
@@ -52,20 +52,20 @@ def record_receiver(folder: Path, strace: str, *, seed: int, more: str = "") -> 
         runs.studies(folder / name, senders=3, instances=7, sizes=runs.SIZES, seed=10 * seed + number)
         for number, name in enumerate(("first", "dying", "last"))
     )
-    with recording.receiver(more=more) as live:
+    with recording.receiver(more=runs.RECEIVERS[order]) as live:
         runs.send_all(live, first, sent)
         runs.abort(live, first[0][0], pdus=3)
         runs.send_until(live, dying, sent, after=10)
-    with recording.receiver(more=more) as live:
+    with recording.receiver(more=runs.RECEIVERS[order]) as live:
         runs.send_all(live, last, sent)
         assert live.stop() == 0
     return recording.trace(), sent.datasets
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
-def test_five_hundred_cuts_of_a_receiver(seed: int, tmp_path: Path, memory: Path, need: Need) -> None:
+@pytest.mark.parametrize(("order", "seed"), [("log", 1), ("log", 2), ("log", 3), ("literal", 4)])
+def test_five_hundred_cuts_of_a_receiver(order: str, seed: int, tmp_path: Path, memory: Path, need: Need) -> None:
     strace = need("strace", "strace")
-    trace, sent = again(lambda folder: record_receiver(folder, strace, seed=seed), tmp_path)
+    trace, sent = again(lambda folder: record_receiver(folder, strace, seed=seed, order=order), tmp_path)
     verdict = prover.prove(trace, sent, memory, count=650, rng=np.random.default_rng(seed))
     print(verdict.say())
     assert not verdict.findings, verdict.say()
@@ -76,20 +76,47 @@ def test_five_hundred_cuts_of_a_receiver(seed: int, tmp_path: Path, memory: Path
 def test_cuts_in_the_recovery_from_a_cut(tmp_path: Path, memory: Path, need: Need) -> None:
     """The receiver starts on what a cut left, and the power goes again; what was acknowledged before stays."""
     strace = need("strace", "strace")
-    trace, sent = again(lambda folder: record_receiver(folder, strace, seed=5), tmp_path / "run")
+    trace, sent = again(lambda folder: record_receiver(folder, strace, seed=5, order="log"), tmp_path / "run")
     rng, disk, states = np.random.default_rng(5), Disk(trace), 0
     for number, cut in enumerate(prover.cuts(trace, 8, rng)):
         before = prover.promise(trace, sent, cut)
         recording = runs.Recording(tmp_path / f"recovery-{number}", strace)
         shutil.rmtree(recording.watched)
         prover.lay_out(disk.after(cut, choices.draw(disk.pending(cut), rng)), recording.watched)
-        with recording.receiver() as live:
+        with recording.receiver(more=runs.RECEIVERS["log"]) as live:
             assert live.stop() == 0
         verdict = prover.prove(recording.trace(), {}, memory, count=40, rng=rng, given=before)
         assert not verdict.findings, verdict.say()
         states += verdict.states
     print(f"{states} distinct states of a recovery that was cut")
     assert states >= 50
+
+
+@pytest.mark.parametrize("order", runs.RECEIVERS)
+def test_every_missing_sync_of_a_receiver_is_found(order: str, tmp_path: Path, memory: Path, need: Need) -> None:
+    strace = need("strace", "strace")
+    trace, sent = again(lambda folder: record_receiver(folder, strace, seed=6, order=order), tmp_path)
+    for name, plant in plants.RECEIVER.items():
+        planted = trace.without(plant)
+        if order == "literal" and name in ("log", "checkpoint"):
+            assert len(planted.events) == len(trace.events)
+            continue
+        assert len(planted.events) < len(trace.events)
+        verdict = prover.prove(planted, sent, memory, count=400, rng=np.random.default_rng(7), until_found=True)
+        print(f"{name}: {verdict.say()}")
+        assert verdict.findings, f"the missing sync of the {name} was not found"
+
+
+def test_cuts_after_the_first_start(tmp_path: Path, memory: Path, need: Need) -> None:
+    """The state folder itself is new: its own name has to last."""
+    recording, sent = runs.Recording(tmp_path, need("strace", "strace")), runs.Sent()
+    files = runs.studies(tmp_path / "in", senders=1, instances=4, sizes=runs.SIZES, seed=7)
+    with recording.receiver(more=runs.RECEIVERS["log"]) as live:
+        runs.send_all(live, files, sent)
+        assert live.stop() == 0
+    verdict = prover.prove(recording.trace(), sent.datasets, memory, count=150, rng=np.random.default_rng(9))
+    print(verdict.say())
+    assert not verdict.findings, verdict.say()
 
 
 # ---- the worker -----------------------------------------------------------------------------------------------------

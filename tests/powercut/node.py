@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicomguard.clock import SystemClock
 from dicomguard.errors import DicomguardError
 from dicomguard.store.db import open_store
+from dicomguard.store.filer import open_log
 
 # Preamble, prefix and the group length element (PS3.10 7.1).
 _META_LENGTH, _META = 140, 144
@@ -49,7 +50,11 @@ def faults(state: Path, promise: Promise) -> list[str]:
 
 def recover(state: Path) -> None:
     """What `scp.process` does before it opens the port."""
-    open_store(state, "", SystemClock()).close()
+    store = open_store(state, "", SystemClock())
+    try:
+        open_log(store, segments=0, segment_bytes=0)
+    finally:
+        store.close()
 
 
 def _damaged(database: sqlite3.Connection) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from tests.powercut.trace import Event
+from tests.powercut.trace import Event, Sync
 
 
 def _file(event: Event) -> bool:
@@ -20,10 +20,26 @@ def _rows(event: Event) -> bool:
     return event.path.endswith(".sqlite-wal")
 
 
+def _log(event: Event) -> bool:
+    """The records of the receive log."""
+    return "/segment-" in event.path
+
+
+def _checkpoint(event: Event) -> bool:
+    """Everything, before a segment of the log is used again."""
+    return event.op == Sync(inode=None) and event.path != ""
+
+
 def _results(event: Event) -> bool:
     """The final names of results and verdicts."""
     return event.path.startswith("state/results")
 
 
-RECEIVER: Mapping[str, Callable[[Event], bool]] = {"file": _file, "folder": _folder, "rows": _rows}
+RECEIVER: Mapping[str, Callable[[Event], bool]] = {
+    "file": _file,
+    "folder": _folder,
+    "rows": _rows,
+    "log": _log,
+    "checkpoint": _checkpoint,
+}
 WORKER: Mapping[str, Callable[[Event], bool]] = {"file": _file, "folder": _results, "rows": _rows}

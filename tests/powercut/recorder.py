@@ -17,8 +17,6 @@ from tests.powercut.trace import ROOT, Event, Link, Mark, Op, Rename, Resize, Sy
 
 # SQLite rebuilds its shared memory at the first open; nothing of it has to be durable.
 _VOLATILE = ("-shm",)
-# Changed through a mapping; what a cut leaves of them is old, which the node has to bear.
-_MAPPED = ("/marks",)
 _SEND = frozenset({"write", "writev", "sendto", "sendmsg"})
 _SYNCHRONOUS = ("O_SYNC", "O_DSYNC", "RWF_SYNC", "RWF_DSYNC")
 # Two lines before the first stand for what lay there before, and its sync.
@@ -118,10 +116,7 @@ class Recorder:
 
     def verify(self) -> None:
         """Raise `Unsupported` when the real folder is not what the record says."""
-        real, told = (
-            {name: None if name.endswith(_MAPPED) else content for name, content in tree.items()}
-            for tree in (look(Path(self._root)), dict(self._walk(ROOT, "")))
-        )
+        real, told = look(Path(self._root)), dict(self._walk(ROOT, ""))
         if real != told:
             different = sorted(
                 name for name in real.keys() | told.keys() if name not in real or name not in told
@@ -478,5 +473,5 @@ class Recorder:
 
     def _forbid(self, call: Call, argument: str) -> None:
         meant = descriptor(argument)
-        if meant is not None and self._relative(meant.path) and not meant.path.endswith((*_VOLATILE, *_MAPPED)):
+        if meant is not None and self._relative(meant.path) and not meant.path.endswith(_VOLATILE):
             raise Unsupported(f"{call.name} changes {meant.path} past the record.")

@@ -32,6 +32,13 @@ from tests.receiver import LiveReceiver, associated, configuration, send
 
 # Below the folder of a run: what is watched, and in it the state folder of the node.
 WATCHED, STATE = "disk", "disk/state"
+# Receivers: with small segments that are used again and again and a spill that sends the largest past them; and without
+# a log, each instance in the literal order.
+_STORAGE = "[storage]\nlow_bytes = 0\nstop_bytes = 0\n{}"
+RECEIVERS = {
+    "log": _STORAGE.format("log_segments = 3\nlog_segment_bytes = 262144\nlog_spill_bytes = 100000\n"),
+    "literal": _STORAGE.format("log_segments = 0\n"),
+}
 # Bytes of pixels: some need one write, some more.
 SIZES = (1_000, 20_000, 130_000)
 
