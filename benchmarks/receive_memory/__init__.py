@@ -1,0 +1,1 @@
+"""Memory of the receiver while large and many instances come."""
