@@ -25,7 +25,7 @@ from dicomguard.core.canon import Json
 from dicomguard.errors import Refused, Unavailable
 from dicomguard.store import audit, dump, leases, log_slots, tables
 from dicomguard.store.db import Store, open_store
-from dicomguard.store.files import INCOMING, Disk, make_folders, read_pieces, unavailable
+from dicomguard.store.files import INCOMING, Disk, read_pieces, unavailable
 from dicomguard.store.verify.compare import SETTLE_S
 from dicomguard.store.verify.findings import Finding, Kind
 from dicomguard.store.verify.inspection import Inspection, Inspector
@@ -277,7 +277,9 @@ def _copied(store: Store, state: Path, relative: Path, until: float) -> bool:
 
 def copy(disk: Disk, source: Path, target: Path, relative: Path) -> None:
     """One file, not flushed: `Disk.sync_all` follows at the end."""
-    make_folders(disk, target, (target / relative).parent)
+    # From the top down, without the flushes of `files.make_folders`.
+    for folder in reversed(relative.parents):
+        disk.make_folder(target / folder)
     pieces = read_pieces(source / relative)
     first = next(pieces, b"")
     with disk.create(target / relative) as file:
