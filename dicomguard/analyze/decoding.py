@@ -24,7 +24,7 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import JPEGExtended12Bit
 
-from dicomguard import child
+from dicomguard import child, part10
 from dicomguard.errors import Refused
 
 Plane: TypeAlias = NDArray[np.float32]
@@ -185,8 +185,8 @@ def facts(dataset: pydicom.Dataset) -> dict[str, Any]:
 def _text(dataset: pydicom.Dataset, keyword: str) -> str:
     value = dataset.get(keyword)
     if isinstance(value, pydicom.multival.MultiValue):
-        return "\\".join(str(item) for item in value)
-    return "" if value is None else str(value).strip(" \0")
+        return "\\".join(part10.printed(item) for item in value)
+    return "" if value is None or isinstance(value, pydicom.Sequence) else part10.printed(value).strip(" \0")
 
 
 def _number(dataset: pydicom.Dataset, keyword: str) -> int | None:

@@ -140,7 +140,7 @@ class Provenance:
 
 def of(verdict: Verdict, header: Dataset, headers: Mapping[str, Dataset], node: NodeIdentity) -> Provenance:
     """Provenance from the named source instance `header`; `headers` are all sources (for Synthetic Data)."""
-    offset = str(header.get("TimezoneOffsetFromUTC") or "").strip()
+    offset = value_text(header, "TimezoneOffsetFromUTC")
     zone = dicomtime.zone(offset)
     identity = Dataset()
     _copy(header, identity, _TYPE_2, empty_too=True)
@@ -157,7 +157,7 @@ def of(verdict: Verdict, header: Dataset, headers: Mapping[str, Dataset], node: 
         model_id=verdict.model.id,
         moment=datetime.fromisoformat(verdict.created).astimezone(zone or node.timezone),
         offset=offset if zone is not None else "",
-        synthetic=any(str(item.get("SyntheticData", "")).strip() == "YES" for item in headers.values()),
+        synthetic=any(value_text(item, "SyntheticData") == "YES" for item in headers.values()),
         identity=identity,
         acquisition=acquisition,
         requests=tuple(_requests(header, verdict.study.study_instance_uid)),
@@ -206,7 +206,7 @@ def complete(ds: Dataset, provenance: Provenance) -> None:
 
 def value_text(header: Dataset, keyword: str) -> str:
     """A plain text attribute that rules need, "" when absent; never the identity, which is copied as bytes."""
-    return str(header.get(keyword) or "").strip()
+    return str(header.get(keyword) or "").strip() if _has_value(header, keyword) else ""
 
 
 def _software(provenance: Provenance) -> list[str]:
@@ -278,16 +278,22 @@ def _merge(source: Dataset, target: Dataset) -> None:
 
 
 def _has_value(source: Dataset, keyword: str) -> bool:
+    """Not for a sequence in the place of a text, nor the reverse: printing a damaged one takes gigabytes."""
     if keyword not in source:
         return False
-    value = source.get_item(tag_for_keyword(keyword) or 0).value
+    element: Any = source.get_item(tag_for_keyword(keyword) or 0)
+    value, known = element.value, dictionary_VR(element.tag)
+    if (element.VR == "SQ" or isinstance(value, DicomSequence)) and known != "SQ":
+        return False
+    if known == "SQ" and element.VR not in ("SQ", "UN", None):
+        return False
     if isinstance(value, bytes):
         return bool(value.strip(b" \0"))
     return bool(value) or value == 0
 
 
 def _encodings(source: Dataset, default: list[str]) -> list[str]:
-    named = source.get("SpecificCharacterSet")
+    named = source.get("SpecificCharacterSet") if _has_value(source, "SpecificCharacterSet") else None
     if not named:
         return default
     names = [named] if isinstance(named, str) else list(named)

@@ -4,6 +4,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from threading import Lock
 
+import pydicom
+
 from dicomguard import part10
 from dicomguard.core.instance import Instance
 from dicomguard.errors import Refused
@@ -64,19 +66,25 @@ class Identities:
 
     def _read(self, instance: Instance) -> Identity:
         try:
-            ds = part10.read_dataset_head(self._store.root / instance.path, tags=_TAGS)
-        except (Refused, FileNotFoundError):
-            # Retention may have removed the file; the study is still listed.
+            return _identity(part10.read_dataset_head(self._store.root / instance.path, tags=_TAGS))
+        except (Refused, *part10.PARSE_ERRORS):
+            # Retention may have removed the file, or a value cannot be read; the study is still listed.
             return Identity()
-        date = str(ds.get("StudyDate", ""))
-        return Identity(
-            patient_name=_person(str(ds.get("PatientName", ""))),
-            patient_id=str(ds.get("PatientID", "")),
-            study_date=f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) == 8 and date.isdecimal() else "",
-            description=str(ds.get("StudyDescription", "")),
-            series=str(ds.get("SeriesDescription", "")),
-            modality=str(ds.get("Modality", "")),
-        )
+
+
+def _identity(ds: pydicom.Dataset) -> Identity:
+    date, name, number, description, series, modality = (
+        part10.printed(ds.get(keyword) or "")
+        for keyword in ("StudyDate", "PatientName", "PatientID", "StudyDescription", "SeriesDescription", "Modality")
+    )
+    return Identity(
+        patient_name=_person(name),
+        patient_id=number,
+        study_date=f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) == 8 and date.isdecimal() else "",
+        description=description,
+        series=series,
+        modality=modality,
+    )
 
 
 def _person(value: str) -> str:

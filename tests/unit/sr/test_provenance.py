@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from pydicom import config, dcmread
 from pydicom.charset import convert_encodings
 from pydicom.data import get_charset_files
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
 
 from dicomguard.errors import Refused
@@ -314,3 +315,15 @@ def test_any_bytes_pass_and_keep_their_meaning(value: bytes, keyword: str, chars
 
 HEADER = single_frame(1)[0]
 VERDICT = case("absent", [frames([HEADER])]).verdict
+
+
+@pytest.mark.parametrize("keyword", ["PatientName", "TimezoneOffsetFromUTC", "SyntheticData"])
+def test_a_sequence_in_the_place_of_a_text_is_no_value(keyword: str) -> None:
+    """Printing a damaged one would take gigabytes, and no reader of ours would expect it there."""
+
+    def nest(ds: Dataset) -> None:
+        tag = tag_for_keyword(keyword) or 0
+        ds[tag] = DataElement(tag, "SQ", [Dataset()])
+
+    for ds in written(source(nest)):
+        assert keyword not in ds or not isinstance(ds[keyword].value, DicomSequence)
