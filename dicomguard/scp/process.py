@@ -2,6 +2,7 @@
 
 import secrets
 import signal
+import sys
 import threading
 import warnings
 from datetime import timedelta
@@ -25,6 +26,7 @@ LEASE_S = 10.0
 # Temporary files of a dead process; younger ones may belong to a living one.
 _LEFTOVER = timedelta(hours=1)
 _STOP_PATIENCE_S = 10.0
+_SWITCH_S = 0.0002
 
 
 def run(config: Config) -> int:
@@ -32,6 +34,8 @@ def run(config: Config) -> int:
     log.configure(config.node.log_level)
     # pydicom's warnings quote values, and Python keeps each different one for ever.
     warnings.simplefilter("ignore")
+    # The thread that files gives way to those that a sender waits for: each of their calls would else wait for 5 ms.
+    sys.setswitchinterval(_SWITCH_S)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
