@@ -41,6 +41,8 @@ _PATIENCE_S = 20.0
 # A record does not stay in the log much longer: a replay must not bring back what was removed since.
 _OLDEST_S = 60.0
 _LOOK_S = 0.5
+# The filer waits this long for more to file at once.
+_LINGER_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 # Keys of studies that were seen lately.
 _STUDIES = 4096
@@ -81,6 +83,8 @@ class Filer:
         # Records that a fault of ours keeps from being filed; they stay in the log.
         self._stuck: list[Logged] = []
         self._owed_bytes = 0
+        # Those who wait for the filer.
+        self._hurried = 0
         self._stopping = False
         self._away_until = 0.0
         self._trusted = True
@@ -227,7 +231,12 @@ class Filer:
     def settle(self, *, patience_s: float) -> bool:
         """Wait until everything that was taken has its file and row and is counted."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting, timeout=patience_s)
+            self._hurried += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: not self._waiting, timeout=patience_s)
+            finally:
+                self._hurried -= 1
 
     def close(self, *, patience_s: float) -> None:
         """File what is left, empty the log, end. What does not get filed in time is replayed at the next start."""
@@ -252,6 +261,8 @@ class Filer:
                     self._changed.wait_for(lambda: self._stopping, timeout=pause_s)
                 else:
                     self._changed.wait_for(lambda: self._waiting or self._stopping, timeout=_LOOK_S)
+                    # A batch costs little more than one record, and takes its time from those who receive.
+                    self._changed.wait_for(self._is_due, timeout=_LINGER_S if self._waiting else 0.0)
                 batch = list(islice(self._waiting, _BATCH))
             try:
                 self._file(batch)
@@ -269,6 +280,9 @@ class Filer:
             self._checkpoint(older_than_s=0.0)
         except Unavailable as error:
             _LOG.warning("filing.postponed", reason=str(error), count=len(self._waiting))
+
+    def _is_due(self) -> bool:
+        return len(self._waiting) >= _BATCH or self._stopping or self._hurried > 0
 
     def _file(self, batch: list[Item | Repeated | _Ended]) -> None:
         """Each is off the queue once it is done, so that what an error leaves there is tried again."""

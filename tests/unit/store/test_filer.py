@@ -68,7 +68,8 @@ class Node:
         self.store.close()
 
     def stop(self) -> None:
-        close_log(self.store, patience_s=10)
+        # A filer that was paused does not come to an end by waiting.
+        close_log(self.store, patience_s=10 if self.filer._thread.is_alive() else 0)
         self.store.close()
 
     def bring(self, *, over: str | None = None, **changes: object) -> Outcome:
