@@ -22,8 +22,8 @@ from dicomguard.store.db import Store
 from dicomguard.store.intake import Sender
 
 _LOG = log.get("scp")
-# A burst of connects (one association an image is common) must not wait for SYN retries.
-_BACKLOG = 128
+# A burst of connects must not wait for SYN retries, which come after a second; a flood makes bursts of hundreds.
+_BACKLOG = 1024
 # Without descriptors or threads the next accept is tried after this.
 _PAUSE_S = 0.1
 

@@ -9,7 +9,7 @@ from tests.fault.test_receive_attack import cuts, resident_kib, tls
 from tests.peers import Need, free_port, orthanc
 from tests.receiver import receiver
 
-_ROUNDS, _ROUND_S = 4, 12.0
+_ROUNDS, _ROUND_S = 3, 10.0
 
 
 def rounds(port: int, tls_port: int, *, called: str, attack: Attack) -> tuple[list[Measured], list[Measured]]:
