@@ -28,7 +28,7 @@ from dicomguard.store.backlog import Item, Repeated
 from dicomguard.store.db import Store
 from dicomguard.store.identity import Identity
 from dicomguard.store.log_records import Logged, read_segment
-from dicomguard.store.log_slots import Slot, claiming, empty_slot, new_slot, read_slot
+from dicomguard.store.log_slots import Slot, claiming, empty_slot, flush_slot, new_slot, read_slot
 from dicomguard.store.receive_log import ReceiveLog, open_segments
 from dicomguard.store.studies import read_instance
 from dicomguard.store.tables import study
@@ -404,6 +404,8 @@ def close_log(store: Store, *, patience_s: float) -> None:
 
 def _replay(store: Store, slot: Slot) -> int:
     """Make files and rows of a dead process's records, durably, and empty its log."""
+    # A record of which only the page cache knows would leave file and row without itself after a power cut.
+    flush_slot(store.disk, slot)
     count = 0
     with closing(read_slot(slot)) as records:
         while items := [backlog.read(record) for record in islice(records, _BATCH)]:

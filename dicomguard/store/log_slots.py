@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicomguard.errors import Unavailable
-from dicomguard.store.files import Disk, make_folders
+from dicomguard.store.files import Disk, make_folders, unavailable
 from dicomguard.store.log_records import PAGE_BYTES, Logged, read_segment
 
 FOLDER = "log"
@@ -170,6 +170,18 @@ def _try_lock(folder: Path) -> int | None:
             threading.Event().wait(0.02)
     os.close(descriptor)
     return None
+
+
+def flush_slot(disk: Disk, slot: Slot) -> None:
+    """What its process had written and not flushed when it died is flushed, before anybody believes it."""
+    for path in segment_files(slot.folder):
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            disk.sync_segment(descriptor)
+        except OSError as error:
+            raise unavailable(error) from error
+        finally:
+            os.close(descriptor)
 
 
 def read_slot(slot: Slot) -> Generator[Logged]:

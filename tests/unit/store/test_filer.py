@@ -217,6 +217,18 @@ def test_a_replay_mends_what_a_power_cut_took(node: Node) -> None:
         assert kept.read_bytes().endswith(dataset(sop=f"{ROOT}.1.1.{number}"))
 
 
+def test_a_replay_flushes_the_log_before_it_believes_it(node: Node, disk: FakeDisk) -> None:
+    """1. a record is written; 2. its process dies before the flush; 3. the next start files it; 4. the power goes."""
+    node.bring()
+    node.settle()
+    outcome = node.bring(sop=f"{ROOT}.1.1.2")
+    node.die()
+    (node.store.root / outcome.instance.path).unlink(missing_ok=True)
+    disk.steps.clear()
+    node.start()
+    assert disk.steps.index("sync_segment") < disk.steps.index("write")
+
+
 def test_what_was_removed_on_purpose_does_not_come_back(node: Node) -> None:
     outcome = node.bring()
     node.settle()
