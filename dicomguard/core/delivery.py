@@ -20,8 +20,10 @@ class Event(StrEnum):
     STORED_WITH_WARNING = "stored_with_warning"
     # Out of resources.
     BUSY = "busy"
-    # No answer, abort, transient reject, no connection.
+    # No answer, or abort.
     SILENT = "silent"
+    # No association: no connection, or a transient reject. Nothing else would get through either.
+    UNREACHED = "unreached"
     # The SOP class or the dataset is not taken in this form.
     FORM_REFUSED = "form_refused"
     # No presentation context was accepted: the peer takes none of this kind.
@@ -52,6 +54,7 @@ TABLE: Mapping[tuple[State, Event], State] = {
     (State.WAITING, Event.STORED_WITH_WARNING): State.WARNED,
     (State.WAITING, Event.BUSY): State.WAITING,
     (State.WAITING, Event.SILENT): State.WAITING,
+    (State.WAITING, Event.UNREACHED): State.WAITING,
     (State.WAITING, Event.FORM_REFUSED): State.REFUSED,
     (State.WAITING, Event.NO_CONTEXT): State.SKIPPED,
     (State.WAITING, Event.NOT_AUTHORISED): State.WAITING,
@@ -63,7 +66,10 @@ _NEXT_FORM = frozenset({Event.FORM_REFUSED, Event.NO_CONTEXT})
 # A person has to act; asking each few seconds would only fill the peer's log.
 _HOURLY = frozenset({Event.NOT_AUTHORISED, Event.REJECTED})
 # After these the rest of the objects stays for the next attempt, so that the SR still goes last.
-ENDS_ATTEMPT = frozenset({Event.BUSY, Event.SILENT, Event.NOT_AUTHORISED, Event.REJECTED})
+ENDS_ATTEMPT = frozenset({Event.BUSY, Event.SILENT, Event.UNREACHED, Event.NOT_AUTHORISED, Event.REJECTED})
+# After these other deliveries to the destination need not try.
+CLOSES = frozenset({Event.UNREACHED, Event.REJECTED})
+_STANDS_BACK = "the destination was not reached; this waits for the one that tries it"
 
 
 def classify(status: int) -> Event:
@@ -133,6 +139,11 @@ class Delivery:
         return max((item.state for item in self.items), key=_BADNESS.index, default=State.SENT)
 
     @property
+    def urged(self) -> bool:
+        """Whether a person wants it tried now (see `retry`)."""
+        return self.attempt > 0 and not self.comment
+
+    @property
     def alarm(self) -> bool:
         """Whether a person has to look."""
         return self.state is State.REFUSED or self.comment.startswith("alarm: ")
@@ -198,6 +209,14 @@ def retry(delivery: Delivery, *, now: datetime) -> Delivery:
     if not any(item.state is State.WAITING for item in items):
         return delivery
     return hasten(replace(delivery, items=items, planned_at=now, comment=""), now=now)
+
+
+def stand_back(delivery: Delivery, *, until: datetime, backoff: Backoff) -> Delivery:
+    """Another delivery found the destination unreachable and tries it again at `until`.
+
+    When that one gets through it wakes all that stand back; in case it never does, they look later themselves.
+    """
+    return replace(delivery, attempt=delivery.attempt + 1, next_at=until + backoff.refused, comment=_STANDS_BACK)
 
 
 def hasten(delivery: Delivery, *, now: datetime) -> Delivery:

@@ -38,7 +38,7 @@ class Timeouts:
 class NotAssociated:
     """The peer was not reached or did not want us."""
 
-    # SILENT (try again) or REJECTED (a person has to act).
+    # UNREACHED (try again), REJECTED (a person has to act) or NO_CONTEXT.
     event: Event
     sentence: str
 
@@ -77,7 +77,7 @@ def _refusal(association: Association, destination: Destination) -> NotAssociate
                 sentence=f"{name} rejected the association for good: {why}. Compare the AE titles on both sides.",
             )
         return NotAssociated(
-            event=Event.SILENT, sentence=f"{name} rejected the association for now: {why}. It is tried again."
+            event=Event.UNREACHED, sentence=f"{name} rejected the association for now: {why}. It is tried again."
         )
     if association.is_aborted and association.acceptor.primitive is not None:
         # Accepted, but none of our presentation contexts: pynetdicom aborts by itself.
@@ -85,5 +85,5 @@ def _refusal(association: Association, destination: Destination) -> NotAssociate
             event=Event.NO_CONTEXT, sentence=f"{name} accepts none of the SOP classes. Ask its administrator."
         )
     return NotAssociated(
-        event=Event.SILENT, sentence=f"{name} cannot be reached. Check the host, the port and the network."
+        event=Event.UNREACHED, sentence=f"{name} cannot be reached. Check the host, the port and the network."
     )

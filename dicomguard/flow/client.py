@@ -8,7 +8,7 @@ from dicomguard.clock import Clock, SystemClock
 from dicomguard.config import Config
 from dicomguard.core.delivery import retry
 from dicomguard.errors import Refused
-from dicomguard.flow.states import BEFORE_DELIVERY, FAILED, OPENED
+from dicomguard.flow.states import BEFORE_DELIVERY, CANCELLED, FAILED, OPENED
 from dicomguard.store import audit, deliveries, runs, studies, worklist
 from dicomguard.store.db import Store, open_store
 
@@ -48,13 +48,30 @@ class Client:
             studies.hold(tx, study_key, on, by)
             audit.append(tx, by, "study.held" if on else "study.freed", study_key, {}, now=self._clock.now())
 
+    def cancel(self, study_key: str, by: str) -> None:
+        """Stop the work on the current revision: its child ends within two seconds, and nothing is reported."""
+        reason = f"cancelled by {by}"
+        with self._store.begin() as tx:
+            current = [revision.number for revision in studies.revisions(tx, study_key)[-1:]]
+            if not any(
+                studies.advance(tx, study_key, number, CANCELLED, from_=BEFORE_DELIVERY, reason=reason)
+                for number in current
+            ):
+                raise Refused(
+                    f'No work on study "{study_key}" is under way. What is being sent cannot be taken back; '
+                    "hold a study to keep it from being judged."
+                )
+            audit.append(tx, by, "study.cancelled", study_key, {}, now=self._clock.now())
+
     def retry(self, study_key: str, by: str) -> None:
-        """Start again what failed: the work on the current revision, and every delivery that is not through."""
+        """Start again what failed or was cancelled: the work on the current revision, every delivery not through."""
         again = 0
         with self._store.begin() as tx:
             for revision in studies.revisions(tx, study_key)[-1:]:
                 reason = f"retried by {by}"
-                again += studies.advance(tx, study_key, revision.number, OPENED, from_=(FAILED,), reason=reason)
+                again += studies.advance(
+                    tx, study_key, revision.number, OPENED, from_=(FAILED, CANCELLED), reason=reason
+                )
             for revision in studies.revisions(tx, study_key):
                 deliveries.lock(tx, study_key, revision.number)
             for delivery in deliveries.of_study(tx, study_key):
@@ -63,7 +80,7 @@ class Client:
                     deliveries.save(tx, renewed)
                     again += 1
             if not again:
-                raise Refused(f"Nothing of study {study_key} has failed. To judge it again, force it.")
+                raise Refused(f"Nothing of study {study_key} has failed or was cancelled. To judge it again, force it.")
             audit.append(tx, by, "study.retried", study_key, {"parts": again}, now=self._clock.now())
 
     def start_retraining(self, by: str) -> str:

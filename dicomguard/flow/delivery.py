@@ -6,12 +6,13 @@ Sending twice is harmless: the kept bytes go out again under the same UIDs.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from dicomguard import log
 from dicomguard.clock import Clock
-from dicomguard.core.delivery import Answer, Backoff, Delivery, Event, State, hasten, record
+from dicomguard.core.delivery import CLOSES, Answer, Backoff, Delivery, Event, State, hasten, record, stand_back
 from dicomguard.core.peer import Destination
 from dicomguard.deliver import storage
 from dicomguard.deliver.association import Timeouts
@@ -52,6 +53,8 @@ class DeliveryWork:
         self._clock = clock
         self._settings = settings
         self._send = send
+        # Destinations that were not reached, and when that is tried again. Each worker learns it for itself.
+        self._closed: dict[str, datetime] = {}
 
     def run(self, engine: Engine, study_key: str, number: int, destination: str, attempt: int) -> dict[str, Any]:
         """The workflow of one attempt; the next one is enqueued with its delay."""
@@ -74,6 +77,9 @@ class DeliveryWork:
             files = {value.sop_instance_uid: value for value in results.of_revision(tx, study_key, number)}
         if planned is None or planned.next_at is None or planned.attempt != attempt:
             return {"outcome": "overtaken", "wait_s": None}
+        closed = self._closed.get(destination)
+        if closed is not None and self._clock.now() < closed and not planned.urged:
+            return self._stand_back(planned, closed)
         waiting = [item.sop_instance_uid for item in planned.items if item.state is State.WAITING]
         try:
             paths = [results.bytes_path(self._store, files[uid]) for uid in waiting]
@@ -92,6 +98,24 @@ class DeliveryWork:
             deliveries.save(tx, after)
             self._finish(tx, after)
         self._tell(after)
+        if after.next_at is not None and any(answer.event in CLOSES for answer in answers.values()):
+            self._closed[destination] = after.next_at
+        else:
+            self._closed.pop(destination, None)
+        return self._next(after)
+
+    def _stand_back(self, planned: Delivery, until: datetime) -> dict[str, Any]:
+        """Nothing is sent: one delivery that waits for an answer in vain is enough."""
+        with self._store.begin() as tx:
+            deliveries.lock(tx, planned.study_key, planned.revision)
+            current = deliveries.get(tx, planned.study_key, planned.revision, planned.destination)
+            if current != planned:
+                return {"outcome": "overtaken", "wait_s": None}
+            after = stand_back(current, until=until, backoff=self._settings.backoff)
+            deliveries.save(tx, after)
+        return self._next(after)
+
+    def _next(self, after: Delivery) -> dict[str, Any]:
         wait_s = None if after.next_at is None else max(0.0, (after.next_at - self._clock.now()).total_seconds())
         return {"outcome": "done", "state": after.state.value, "wait_s": wait_s}
 
@@ -104,16 +128,15 @@ class DeliveryWork:
         return {item.sop_instance_uid: item.answer for item in sent}
 
     def _finish(self, tx: Tx, delivery: Delivery) -> None:
-        """Close the revision after its last delivery; wake what waits for a destination that just answered well."""
+        """Close the revision after its last delivery; wake what waits for a destination that has just answered."""
         siblings = deliveries.of_revision(tx, delivery.study_key, delivery.revision)
         if all(sibling.next_at is None for sibling in siblings):
             studies.advance(tx, delivery.study_key, delivery.revision, DONE, from_=(DELIVERING,))
-        if delivery.state not in (State.SENT, State.WARNED):
+        if delivery.next_at is not None:
             return
         now = self._clock.now()
-        for other in deliveries.waiting(tx):
-            put_off = other.next_at is not None and other.next_at > now
-            if other.destination == delivery.destination and put_off and not other.alarm:
+        for other in deliveries.put_off(tx, delivery.destination, now=now):
+            if not other.alarm:
                 deliveries.save(tx, hasten(other, now=now))
 
     def _tell(self, delivery: Delivery) -> None:

@@ -38,7 +38,7 @@ from dicomguard.flow.states import (
     IN_ORDER,
     JUDGED,
     OPENED,
-    SUPERSEDED,
+    WITHDRAWN,
 )
 from dicomguard.sr import build as sr_build
 from dicomguard.store import deliveries, models, results, studies
@@ -83,8 +83,8 @@ class Settings:
     deadline_s: float
 
 
-class Superseded(Exception):
-    """A later revision of the study reports instead; this one ends without a word."""
+class Withdrawn(Exception):
+    """A later revision of the study reports instead, or a person cancelled this one: it ends without a word."""
 
 
 def workflow_id(study_key: str, number: int, attempt: int) -> str:
@@ -124,7 +124,7 @@ class StudyWork:
                     STUDY, WORKFLOW, study_key, number, attempt + 1, poisoned,
                     workflow_id=workflow_id(study_key, number, attempt + 1), delay_s=pause_s(attempt),
                 )  # fmt: skip
-            elif answer["outcome"] != "superseded":
+            elif answer["outcome"] != "withdrawn":
                 if name in _BEFORE_VERDICT:
                     excuse = partial(self.excuse, study_key, number, answer["reason"])
                     answer = engine.step("excuse", guarded, "excuse", excuse, study_key, number)
@@ -263,12 +263,12 @@ class StudyWork:
     # --- their parts -----------------------------------------------------------------------------------------------
 
     def _enter(self, tx: Tx, study_key: str, number: int, state: str, *, from_: Collection[str]) -> None:
-        """Move the revision on, atomically with what the caller does; `Superseded` when it was overtaken."""
+        """Move the revision on, atomically with what the caller does; `Withdrawn` when nobody wants it any more."""
         if studies.advance(tx, study_key, number, state, from_=from_):
             return
         found = studies.state(tx, study_key, number)
-        if found == SUPERSEDED:
-            raise Superseded
+        if found in WITHDRAWN:
+            raise Withdrawn
         # A twin that was taken for dead is further on: what it did is found by the steps.
         if found in IN_ORDER and IN_ORDER.index(found) > IN_ORDER.index(state):
             return
@@ -320,12 +320,12 @@ class StudyWork:
                 report = self._analyse(
                     job,
                     on_progress=self._progress(study_key, number),
-                    stop=lambda: self._overtaken(study_key, number),
+                    stop=lambda: self._withdrawn(study_key, number),
                 )
             except Unavailable as error:
                 # Died, hung, took too long, or was stopped by us.
-                if self._overtaken(study_key, number):
-                    raise Superseded from None
+                if self._withdrawn(study_key, number):
+                    raise Withdrawn from None
                 deaths += 1
                 _log.warning("child.ended", study=study_key, revision=number, attempt=deaths, reason=str(error))
             else:
@@ -344,9 +344,9 @@ class StudyWork:
             predecessor=predecessor,
         )
 
-    def _overtaken(self, study_key: str, number: int) -> bool:
+    def _withdrawn(self, study_key: str, number: int) -> bool:
         with self._store.read() as tx:
-            return studies.state(tx, study_key, number) == SUPERSEDED
+            return studies.state(tx, study_key, number) in WITHDRAWN
 
     def _progress(self, study_key: str, number: int) -> Callable[[int, int], None]:
         """Writes how far it is, at most once a second: each row is a flush to the disk."""
@@ -390,9 +390,9 @@ def guarded(name: str, step: Callable[[], dict[str, Any]], study_key: str, numbe
     """The top of a step: what went wrong becomes its answer, by family."""
     try:
         return step()
-    except Superseded:
-        _log.event("study.superseded", study=study_key, revision=number, step=name)
-        return {"outcome": "superseded"}
+    except Withdrawn:
+        _log.event("study.withdrawn", study=study_key, revision=number, step=name)
+        return {"outcome": "withdrawn"}
     except Unavailable as error:
         _log.warning("step.postponed", study=study_key, revision=number, step=name, reason=str(error))
         return {"outcome": "unavailable", "reason": str(error)}

@@ -20,7 +20,7 @@ from dicomguard.flow.study import (
     delivery_id,
     workflow_id,
 )
-from dicomguard.store import deliveries, executors, leases, runs, studies
+from dicomguard.store import deliveries, executors, leases, log_slots, runs, studies
 from dicomguard.store.db import Store
 
 LEASE = "sweep"
@@ -29,6 +29,8 @@ RETRAIN_WORKFLOW = "retrain_v1"
 _POISONED_TWICE = 2
 _CRASHES = 5
 _PURGED_AT_ONCE = 100
+# How long one look waits for the receivers to write their rows, and how long all looks together.
+_SETTLE_S, _BEHIND_S = 1.0, 60.0
 
 _log = log.get("flow")
 
@@ -59,6 +61,7 @@ class Sweep:
         self._settings = settings
         self._next_beat: datetime | None = None
         self._leads = False
+        self._behind_since: float | None = None
 
     def begin(self) -> None:
         """Before the engine starts. Whoever had our node name is dead: the lock on the state folder is ours."""
@@ -88,7 +91,8 @@ class Sweep:
                     self._leads = leases.take(tx, LEASE, self._engine.executor_id, now, now + self._settings.lease)
             if not self._leads:
                 return
-            completion.open_complete(self._store, self._settings.completion, now=now)
+            if self._settled():
+                completion.open_complete(self._store, self._settings.completion, now=now)
             self._start_studies()
             self._start_deliveries(now)
             self._start_retraining()
@@ -97,6 +101,21 @@ class Sweep:
                 self._engine.purge(before=now - self._settings.keep_workflows, limit=_PURGED_AT_ONCE)
         except Unavailable as error:
             _log.warning("sweep.postponed", reason=str(error))
+
+    def _settled(self) -> bool:
+        """Whether all that was acknowledged before this tick has its rows.
+
+        A receiver that was killed and does not come back is waited for only so long: it must not stop the others'
+        studies, and what its log holds comes as late instances.
+        """
+        monotonic = self._clock.monotonic()
+        if log_slots.settle(self._store.root, patience_s=_SETTLE_S):
+            self._behind_since = None
+            return True
+        if self._behind_since is None:
+            self._behind_since = monotonic
+            _log.warning("completion.postponed", reason="instances that were acknowledged have no rows yet")
+        return monotonic - self._behind_since > _BEHIND_S
 
     def _beat(self) -> bool:
         now = self._clock.now()

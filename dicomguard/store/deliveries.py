@@ -55,6 +55,16 @@ def waiting(tx: Tx, *, before: datetime | None = None, limit: int = 1000) -> lis
     return _select(tx, delivery.c.state == State.WAITING.value, due, limit=limit)
 
 
+def put_off(tx: Tx, destination: str, *, now: datetime) -> list[Delivery]:
+    """Those to one destination that wait for a later time, in order of completion."""
+    return _select(
+        tx,
+        delivery.c.state == State.WAITING.value,
+        delivery.c.destination == destination,
+        delivery.c.next_at > now,
+    )
+
+
 def of_study(tx: Tx, study_key: str) -> list[Delivery]:
     """All revisions, oldest first."""
     return _select(tx, delivery.c.study_key == study_key)

@@ -14,6 +14,7 @@ STATES = {
     "done": "Reported",
     "failed": "Failed",
     "superseded": "Superseded",
+    "cancelled": "Cancelled",
 }
 BUSY = frozenset({"collecting", "opened", "analysing", "judged", "built", "delivering"})
 CATEGORIES = ("real", "absent", "added", "removed", "not_analysable")

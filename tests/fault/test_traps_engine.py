@@ -236,6 +236,28 @@ def test_trap_8_retry_is_a_new_attempt(state: Path, store: Store, tmp_path: Path
         wait_for(lambda: "delivery.attempted" in worker.log.read_text(), seconds=10, what="the retried attempt")
 
 
+def test_trap_9_the_child_of_a_cancelled_study_is_gone_within_two_seconds(
+    state: Path, store: Store, tmp_path: Path
+) -> None:
+    """1. The child is at work. 2. A person cancels. 3. The child is gone, nothing is reported, the next study is."""
+    key = world.send_study(store, tmp_path / "in")
+    with Worker(state, analysis="child hangs", destinations={"archive": free_port()}) as worker:
+        wait_for(lambda: (state / "child").is_file() and bool((state / "child").read_text()), what="the child")
+        pid = int((state / "child").read_text())
+        assert Path(f"/proc/{pid}").exists()
+        client.Client(store, SystemClock()).cancel(key, "anna")
+        wait_for(lambda: not Path(f"/proc/{pid}").exists(), seconds=2.0, what="the end of the child")
+        wait_for(lambda: "study.withdrawn" in worker.log.read_text(), seconds=5, what="the end of the step")
+        worker.stop()
+    assert state_of(store, key) == "cancelled"
+    with store.read() as tx:
+        assert results.of_revision(tx, key, 1) == []
+        assert deliveries.of_study(tx, key) == []
+    other = world.send_study(store, tmp_path / "in", number=2)
+    assert Worker(state, until_idle=True).ended() == 0
+    assert (state_of(store, key), state_of(store, other)) == ("cancelled", "done")
+
+
 def test_trap_11_the_work_database_has_a_write_ahead_log(state: Path, store: Store) -> None:
     assert Worker(state, until_idle=True).ended() == 0
     with sqlite3.connect(state / "work.sqlite") as database:
@@ -289,7 +311,7 @@ def test_a_late_instance_takes_the_place_of_a_revision_that_was_not_sent(
             wait_for(lambda: state_of(store, key) == "analysing", what="the analysis")
             world.send_study(store, tmp_path / "in", slices=1, first=4)
             wait_for(lambda: state_of(store, key) == "superseded", what="the second revision")
-            wait_for(lambda: "study.superseded" in worker.log.read_text(), seconds=5, what="the end of the first")
+            wait_for(lambda: "study.withdrawn" in worker.log.read_text(), seconds=5, what="the end of the first")
             worker.stop()
         assert Worker(state, until_idle=True, destinations={"archive": archive.port}).ended() == 0
         assert len(archive.files()) == 2

@@ -3,6 +3,7 @@
 Run as `python -m tests.fault.world JSON` by the tests of this tier; each process is one worker.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from pydicom.dataset import Dataset
 from dicomguard import log
 from dicomguard.analyze import masks, weights
 from dicomguard.analyze.client import model_of, software
-from dicomguard.child import Child, ChildEnded
+from dicomguard.child import Child, ChildEnded, ChildSilent
 from dicomguard.clock import SystemClock
 from dicomguard.core.completion import Patience
 from dicomguard.core.delivery import Backoff
@@ -63,7 +64,7 @@ class Plan:
     destinations: dict[str, int] = field(default_factory=dict)
     # [study key, step, "before" | "after"]: the first that is reached and not yet used kills the process.
     deaths: list[list[str]] = field(default_factory=list)
-    # "ok", "child dies", "process dies", "slow".
+    # "ok", "child dies", "child hangs", "process dies", "slow".
     analysis: str = "ok"
     lease_s: float = 2.0
     # The worker ends by itself once no revision is under way and no delivery waits.
@@ -233,6 +234,15 @@ def analysis(kind: str, count: Path) -> study.Analyse:
                 [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], memory_bytes=None, cpu_s=None
             ) as poisoned:
                 poisoned.receive(20)
+        if kind == "child hangs":
+            hang = [sys.executable, "-c", "import time; time.sleep(600)"]
+            with Child.start(hang, memory_bytes=None, cpu_s=None) as hung:
+                count.with_name("child").write_text(str(hung.pid))
+                while stop is None or not stop():
+                    # As `Analyst` does.
+                    with contextlib.suppress(ChildSilent):
+                        hung.receive(1.0)
+            raise ChildEnded("The child was stopped. It was asked to.")
         if kind == "slow":
             wait = threading.Event()
             while not wait.wait(0.1):

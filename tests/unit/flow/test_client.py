@@ -127,3 +127,25 @@ def test_an_unknown_study_is_refused(store: Store, clock: FakeClock) -> None:
         Client(store, clock).force("nothing", "anna")
     with store.read() as tx:
         assert worklist.row(tx, "nothing") is None
+
+
+def test_a_cancelled_study_is_neither_judged_nor_reported_until_somebody_retries_it(
+    store: Store, clock: FakeClock, tmp_path: Path
+) -> None:
+    key = send_study(store, tmp_path / "in", slices=2)
+    client = Client(store, clock)
+    with pytest.raises(Refused, match="under way"):
+        client.cancel(key, "anna")
+    clock.advance(timedelta(seconds=60))
+    close(store, clock)
+    client.cancel(key, "anna")
+    assert state(store, key, 1) == "cancelled"
+    assert client.queue() == []
+    with store.read() as tx:
+        assert [line.action for line in audit.recent(tx)] == ["study.cancelled"]
+    client.retry(key, "anna")
+    assert state(store, key, 1) == "opened"
+    with store.begin() as tx:
+        studies.advance(tx, key, 1, "delivering", from_=("opened",))
+    with pytest.raises(Refused, match="cannot be taken back"):
+        client.cancel(key, "anna")

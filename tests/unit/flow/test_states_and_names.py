@@ -59,7 +59,7 @@ def test_pauses_grow_up_to_a_quarter_of_an_hour(attempt: int) -> None:
         (Refused("No. Change it."), "refused", "No. Change it."),
         (Unavailable("Not now. Wait."), "unavailable", "Not now. Wait."),
         (Broken("It differs. Look."), "broken", "It differs. Look."),
-        (study.Superseded(), "superseded", None),
+        (study.Withdrawn(), "withdrawn", None),
         (
             ValueError("Smith^John"),
             "broken",
