@@ -6,10 +6,15 @@ Names and patient ids do not leave this module: they are hashed with the study's
 import hashlib
 import re
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import pydicom
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 
 from dicomguard import part10
 from dicomguard.errors import Refused
+from dicomguard.store import head
 
 # Attributes that reports copy, and that grouping, routing and geometry read: a change in one is a new revision.
 _REPORTED = (
@@ -34,6 +39,9 @@ _REPORTED = (
     "ImageType",
 )
 _READ = ("SOPClassUID", "SOPInstanceUID", "InstanceCreatorUID", *_REPORTED)
+_TAG_OF = {keyword: int(tag_for_keyword(keyword) or 0) for keyword in _READ}
+_NEEDED = {_TAG_OF[f"{level}InstanceUID"] for level in ("Study", "Series", "SOP")} | {_TAG_OF["SOPClassUID"]}
+_TAGS = {tag: dictionary_VR(tag).encode() for tag in _TAG_OF.values()}
 # PS3.5 9.1, without the rule on leading zeros, which real devices break.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*\Z")
 
@@ -92,11 +100,13 @@ class Identity:
 
 def read_identity(file: BinaryIO) -> Identity:
     """Of an open Part 10 file; raises `Refused` for bytes that are no dataset."""
-    dataset = part10.read_dataset_head_of(file, tags=_READ)
-    try:
-        texts = {keyword: part10.printed(dataset.get(keyword, "")).strip(" \0") for keyword in _READ}
-    except part10.PARSE_ERRORS as error:
-        raise Refused(f"A value of the dataset cannot be read ({type(error).__name__}). Export it again.") from error
+    begin = file.tell()
+    found = head.scan(file, _TAGS)
+    if found is None or not found.keys() >= _NEEDED:
+        file.seek(begin)
+        texts = _parsed(file)
+    else:
+        texts = {keyword: _bare(found.get(tag, b"")) for keyword, tag in _TAG_OF.items()}
     return Identity(
         sop_uid=texts["SOPInstanceUID"],
         sop_class=texts["SOPClassUID"],
@@ -107,6 +117,31 @@ def read_identity(file: BinaryIO) -> Identity:
         identity_sha256=_sha256(*(texts[keyword] for keyword in _REPORTED)),
         patient_sha256=_sha256(texts["PatientID"]),
     )
+
+
+def _parsed(file: BinaryIO) -> dict[str, str]:
+    """The same texts as of the scan where the values are plain, whatever the rest of the dataset looks like."""
+    dataset = part10.read_dataset_head_of(file, tags=_READ)
+    try:
+        return {keyword: _text(dataset, keyword, tag) for keyword, tag in _TAG_OF.items()}
+    except part10.PARSE_ERRORS as error:
+        raise Refused(f"A value of the dataset cannot be read ({type(error).__name__}). Export it again.") from error
+
+
+def _text(dataset: pydicom.Dataset, keyword: str, tag: int) -> str:
+    if tag not in dataset:
+        return ""
+    raw: Any = dataset.get_item(tag)
+    if isinstance(raw, RawDataElement):
+        content: bytes = raw.value or b""
+        if head.plain(content):
+            return _bare(content)
+    value = dataset.get(keyword)
+    return "" if value is None else part10.printed(value).strip(" \0")
+
+
+def _bare(value: bytes) -> str:
+    return value.decode("ascii").strip(" \0")
 
 
 def _sha256(*texts: str) -> str:
