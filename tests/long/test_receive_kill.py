@@ -1,4 +1,4 @@
-"""Two hundred SIGKILLs during C-STORE on SQLite, fifty on PostgreSQL: nothing that was acknowledged is missing or torn."""
+"""Two hundred SIGKILLs on SQLite, fifty on PostgreSQL: nothing that was acknowledged is missing or torn."""
 
 from pathlib import Path
 
