@@ -35,6 +35,8 @@ _READY_WITHIN_S = 60.0
 # Acknowledged instances without file and row: fewer are a moment's work.
 _MANY_UNFILED = 500
 _DAY = timedelta(hours=24)
+# Three heartbeats of a worker: each asks both databases, so one that waits for a database in silence shows here.
+_SILENCE = timedelta(seconds=15)
 
 _log = log.get("node")
 
@@ -149,7 +151,11 @@ class Node:
         now = self._clock.now()
         try:
             with self._store.read() as tx:
-                alive = {row.role for row in executors.listing(tx) if row.lease_until >= now}
+                alive = {
+                    row.role
+                    for row in executors.listing(tx)
+                    if row.lease_until >= now and row.heartbeat_at >= now - _SILENCE
+                }
                 waiting = deliveries.waiting(tx)
         except Unavailable as error:
             return False, {**parts, "database": {"state": "red", "reason": str(error)}}

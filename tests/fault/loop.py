@@ -41,6 +41,7 @@ LEASE_S = 1.0
 # The second worker ends the work; a third is only wanted when that one was too slow for its lease.
 TURNS = 4
 SLICES = 3
+SMALL_LOG = "[storage]\nlow_bytes = 0\nstop_bytes = 0\nlog_segments = 3\nlog_segment_bytes = 1048576\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,9 +223,9 @@ class Loop:
     def _open(self, state: Path, database: str, trace: Path, number: int | str, moment: Moment) -> int:
         config = self._folder / f"{database}.toml"
         config.write_text(
-            configuration(self._port, peers={"ct1": ("CT1", "127.0.0.1")}, url=self._url(database)).replace(
-                'state = "state"', f'state = "{state}"'
-            )
+            configuration(
+                self._port, peers={"ct1": ("CT1", "127.0.0.1")}, more=SMALL_LOG, url=self._url(database)
+            ).replace('state = "state"', f'state = "{state}"')
         )
         order = self._order(state, trace, number, moment)
         return self._zygotes["receiver"].start({"config": str(config), **order})

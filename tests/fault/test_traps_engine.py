@@ -264,6 +264,54 @@ def test_trap_11_the_work_database_has_a_write_ahead_log(state: Path, store: Sto
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+# An engine of its own with one workflow, which waits and adds a byte to a file; figures as JSON on standard output.
+_PARTITIONS = """
+import json, sys, time
+from pathlib import Path
+from dicomguard.flow.engine import DELIVER, Engine
+folder = Path(sys.argv[1])
+engine = Engine(node="n", database_url=f"sqlite:///{folder / 'work.sqlite'}")
+def work(_engine, destination, seconds):
+    def effect():
+        began = time.monotonic()
+        time.sleep(seconds)
+        with (folder / destination).open("ab") as file:
+            file.write(b".")
+        return began
+    return engine.step("effect", effect)
+engine.register("work", work)
+engine.launch()
+asked = time.monotonic()
+for number in range(12):
+    engine.enqueue(DELIVER, "work", "slow", 0.5, workflow_id=f"slow/{number}", partition="slow")
+for number in (0, 1, 2, 3, 0, 1):
+    engine.enqueue(DELIVER, "work", "quick", 0.0, workflow_id=f"quick/{number}", partition="quick")
+while not (folder / "quick").is_file() or (folder / "quick").stat().st_size < 4:
+    time.sleep(0.01)
+quick = time.monotonic() - asked
+time.sleep(1.0)
+done = {name: (folder / name).stat().st_size for name in ("quick", "slow")}
+print(json.dumps({"quick_s": quick, **done}))
+sys.stdout.flush()
+import os
+os._exit(0)
+"""
+
+
+def test_traps_10_12_and_17_destinations_do_not_wait_for_each_other_and_an_id_runs_once(tmp_path: Path) -> None:
+    """Twelve jobs of half a second for one destination; four for another, two of which are asked for twice."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PARTITIONS, str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    figures = json.loads(done.stdout.splitlines()[-1])
+    # One second a job is what the library's own polling takes.
+    assert figures["quick_s"] < 4.0
+    assert figures["quick"] == 4
+    assert 0 < figures["slow"] < 12
+
+
 def test_trap_13_ended_workflows_are_forgotten_after_their_time(state: Path, store: Store, tmp_path: Path) -> None:
     key = world.send_study(store, tmp_path / "in")
     assert Worker(state, until_idle=True).ended() == 0

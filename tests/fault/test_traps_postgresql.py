@@ -71,6 +71,10 @@ def test_a_living_worker_takes_over_from_a_killed_one(tmp_path: Path, postgres_s
         try:
             keys = [world.send_study(store, tmp_path / "in", number=n) for n in range(6)]
             until(lambda: len(archive.received) >= 2, 30)
+            with store.read() as tx:
+                # Trap 20: what listens does not get through a transaction pooler.
+                listening = "SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'LISTEN%%'"
+                assert tx.exec_driver_sql(listening).scalar() == 0
             os.kill(a.pid, signal.SIGKILL)
             killed = time.monotonic()
             until(lambda: done(store, keys), 40)

@@ -76,3 +76,17 @@ def test_no_cron_never_asks() -> None:
 
     with Schedule(enqueue, cron="", timezone="UTC", clock=FakeClock(NIGHT), since=LONG_AGO) as schedule:
         schedule.close()
+
+
+def test_trap_18_a_clock_that_jumps_and_a_second_scheduler_ask_for_no_more_than_the_periods() -> None:
+    """Three weeks forward in one step owe one run, backward none that is new; two schedulers name the same period."""
+    clock = FakeClock(NIGHT + timedelta(hours=5))
+    asked: list[str] = []
+    schedules = [
+        Schedule(asked.append, cron=SATURDAY, timezone="Europe/Berlin", clock=clock, since=LONG_AGO) for _ in range(2)
+    ]
+    for jump in (timedelta(0), timedelta(weeks=3), timedelta(weeks=-3)):
+        clock.advance(jump)
+        for schedule in schedules:
+            schedule.look()
+    assert asked == ["retrain-2026-W48"] * 2 + ["retrain-2026-W51"] * 2 + ["retrain-2026-W48"] * 2
