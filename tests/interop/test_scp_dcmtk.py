@@ -114,6 +114,7 @@ def test_the_bytes_are_those_that_went_over_the_wire(need: Need, tmp_path: Path)
             reference.terminate()
     with receiver(tmp_path / "ours") as live:
         assert dcmsend(program, live.port, "DICOMGUARD", files).returncode == 0
+        live.settle()
         ours = {dataset_sha256(path) for path in live.state.rglob("*.dcm")}
         assert len(list((live.state / "quarantine").rglob("*.dcm"))) == 1
     theirs = {dataset_sha256(path) for path in (tmp_path / "reference").iterdir()}

@@ -102,6 +102,7 @@ def test_an_object_over_the_limit_is_refused_and_the_association_goes_on(tmp_pat
         with associated(live, [small]) as association:
             assert send(association, large) == 0xA700
             assert send(association, small) == 0x0000
+        live.settle()
         assert len(list((live.state / "store").rglob("*.dcm"))) == 1
         # Nothing of it is left on the way.
         assert not list((live.state / "store/incoming").iterdir())

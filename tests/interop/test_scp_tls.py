@@ -123,6 +123,7 @@ def test_storescu_of_dcmtk_with_the_right_certificate_stores(running: Secured, n
 def test_a_large_instance_comes_whole_over_tls(running: Secured, need: Need, tmp_path: Path) -> None:
     file = part10_file(tmp_path, sop="1.2.3.4.77", study="1.2.3.4", pixels=os.urandom(8 << 20))
     assert "(Success)" in storescu(need, running, running.right, "CT1", file)
+    running.live.settle()
     content = file.read_bytes()
     assert any(path.read_bytes().endswith(content[-(8 << 20) :]) for path in running.live.state.rglob("*.dcm"))
 
