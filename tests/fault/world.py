@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -48,6 +49,7 @@ from dicomguard.store import studies
 from dicomguard.store.db import Store, make_wal, open_store
 from dicomguard.store.intake import Sender, receive_file
 from tests import sr_cases
+from tests.conftest import ROOT
 
 DESTINATION = "archive"
 STEPS = ("freeze", "analyse", "build", "hand_over", "send")
@@ -356,6 +358,12 @@ def work(plan: Plan) -> None:
                 break
         engine.close(1)
         beat.end()
+
+
+def run_worker(seconds: float, **plan: object) -> int:
+    """One worker process to its end; its exit status, minus the signal that killed it."""
+    command = [sys.executable, "-m", "tests.fault.world", json.dumps(plan)]
+    return subprocess.run(command, cwd=ROOT, timeout=seconds, check=False, stderr=subprocess.DEVNULL).returncode
 
 
 def idle(store: Store) -> bool:

@@ -18,7 +18,7 @@ from dicomguard.clock import SystemClock
 from dicomguard.store import results, studies, worklist
 from dicomguard.store.db import open_store
 from tests.fault import world
-from tests.fault.test_kill_worker import run_worker
+from tests.fault.world import run_worker
 from tests.peers import Need, Storescp, end, free_port, listens, storescp, wait_for
 
 AE_TITLE = "ARCHIVE"

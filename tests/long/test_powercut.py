@@ -17,7 +17,7 @@ from dicomguard.clock import SystemClock
 from dicomguard.store import worklist
 from dicomguard.store.db import open_store
 from tests.fault import world
-from tests.fault.test_kill_worker import run_worker
+from tests.fault.world import run_worker
 from tests.peers import storescp
 from tests.powercut import choices, plants, prover, runs
 from tests.powercut.disk import Disk

@@ -11,7 +11,7 @@ from dicomguard.store import backup, retention, studies
 from dicomguard.store.db import open_store
 from dicomguard.store.verify.inspection import Inspector
 from tests.fault import world
-from tests.fault.test_kill_worker import run_worker
+from tests.fault.world import run_worker
 from tests.peers import storescp
 
 
