@@ -32,6 +32,7 @@ def round_of(number: int, folder: Path, *, images: dict[str, int], names: list[s
                     )
                     receivers.wait_until_settled(running, warm.images)
                     os.sync()
+                    before_s = receivers.processor_s(running)
                     sent = sender.send(
                         running.port,
                         running.ae_title,
@@ -44,6 +45,7 @@ def round_of(number: int, folder: Path, *, images: dict[str, int], names: list[s
                     cell[name] = {
                         "rate": sent.rate,
                         "latency_ms": sent.latency_ms,
+                        "processor_ms": 1e3 * (receivers.processor_s(running) - before_s) / sent.images,
                         "settled_rate": sent.images / (sent.seconds + behind),
                     }
     return found
@@ -61,6 +63,7 @@ def table(rounds: list[dict[Cell, dict[str, Figures]]], names: list[str]) -> lis
                 "images_per_second": round(statistics.median(one[name]["rate"] for one in of_cell), 1),
                 "filed_per_second": round(statistics.median(one[name]["settled_rate"] for one in of_cell), 1),
                 "latency_ms": round(statistics.median(one[name]["latency_ms"] for one in of_cell), 2),
+                "processor_ms": round(statistics.median(one[name]["processor_ms"] for one in of_cell), 2),
                 "ratio": round(statistics.median(ratios), 2),
                 "ratio_low": round(min(ratios), 2),
                 "ratio_high": round(max(ratios), 2),
@@ -70,9 +73,10 @@ def table(rounds: list[dict[Cell, dict[str, Figures]]], names: list[str]) -> lis
 
 
 def show(rows: list[dict[str, object]], names: list[str]) -> None:
-    """Print the table; `filed` where files and rows come behind the answers."""
+    """Print the table: images a second (filed), ms and processor ms an image, ratio to Orthanc with its range."""
     heads = [
-        f"{name} im/s (filed)" + f"{'ms':>7}" + ("" if name == "Orthanc" else f"{'x Orthanc':>20}") for name in names
+        f"{name} im/s (filed)" + f"{'ms':>7}{'CPU':>6}" + ("" if name == "Orthanc" else f"{'x Orthanc':>20}")
+        for name in names
     ]
     print(
         f"{'images':8}{'assoc.':>6}"
@@ -83,7 +87,7 @@ def show(rows: list[dict[str, object]], names: list[str]) -> None:
         for name in names:
             one = row[name]
             assert isinstance(one, dict)
-            cell = f"{one['images_per_second']:.0f} ({one['filed_per_second']:.0f}){one['latency_ms']:>7.1f}"
+            cell = f"{one['images_per_second']:.0f} ({one['filed_per_second']:.0f}){one['latency_ms']:>7.1f}{one['processor_ms']:>6.2f}"
             if name != "Orthanc":
                 ratio = f"{one['ratio']:.2f} ({one['ratio_low']:.2f}-{one['ratio_high']:.2f})"
                 cell += f"{ratio:>20}"
@@ -92,7 +96,7 @@ def show(rows: list[dict[str, object]], names: list[str]) -> None:
 
 
 def _width(name: str) -> int:
-    return 29 if name == "Orthanc" else 52
+    return 35 if name == "Orthanc" else 57
 
 
 def main() -> None:

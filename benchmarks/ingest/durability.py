@@ -59,6 +59,6 @@ def _sort(path: str | None) -> str:
     name = Path(path).name
     if "sqlite" in name or name.startswith("index"):
         return "the database"
-    if "log" in Path(path).parent.name:
+    if any("log" in part for part in Path(path).parts[-4:-1]):
         return "the receive log"
     return "an image file"

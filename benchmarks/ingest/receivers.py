@@ -130,6 +130,12 @@ def wait_until_settled(running: Running, count: int, *, seconds: float = 120.0) 
     return time.monotonic() - began
 
 
+def processor_s(running: Running) -> float:
+    """Processor seconds of the receiver so far, with the processes that it has forked and reaped (proc(5))."""
+    fields = Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
 def versions() -> dict[str, str]:
     """Of everything that the figures depend on."""
     import pynetdicom

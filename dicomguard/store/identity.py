@@ -99,11 +99,11 @@ class Identity:
 
 
 def read_identity(file: BinaryIO) -> Identity:
-    """Of an open Part 10 file; raises `Refused` for bytes that are no dataset."""
-    begin = file.tell()
+    """Of an open Part 10 file, wherever it stands; raises `Refused` for bytes that are no dataset."""
+    file.seek(0)
     found = head.scan(file, _TAGS)
     if found is None or not found.keys() >= _NEEDED:
-        file.seek(begin)
+        file.seek(0)
         texts = _parsed(file)
     else:
         texts = {keyword: _bare(found.get(tag, b"")) for keyword, tag in _TAG_OF.items()}

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 
+from dicomguard import part10
 from dicomguard.errors import Refused
 from dicomguard.store import head, identity
 from dicomguard.store.identity import Identity, read_identity
@@ -32,6 +33,19 @@ def test_an_ordinary_image_needs_no_parser(monkeypatch: pytest.MonkeyPatch) -> N
         data = part10_bytes(syntax=syntax, SeriesNumber="", ImagePositionPatient=[0.0, 1.5, -2], ImageType=["A", "B"])
         assert scanned(data) is not None
         assert read_identity(io.BytesIO(data)) == parsed(data, monkeypatch)
+
+
+def test_a_file_that_was_just_written_stands_at_its_end() -> None:
+    file = io.BytesIO()
+    file.write(part10_bytes())
+    assert read_identity(file) == read_identity(io.BytesIO(part10_bytes()))
+
+
+def test_no_parser_is_asked_for_a_plain_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part10, "read_dataset_head_of", None)
+    file = io.BytesIO()
+    file.write(part10_bytes())
+    assert read_identity(file).modality == "MR"
 
 
 @pytest.mark.filterwarnings("ignore")
