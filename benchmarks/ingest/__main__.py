@@ -87,7 +87,8 @@ def show(rows: list[dict[str, object]], names: list[str]) -> None:
         for name in names:
             one = row[name]
             assert isinstance(one, dict)
-            cell = f"{one['images_per_second']:.0f} ({one['filed_per_second']:.0f}){one['latency_ms']:>7.1f}{one['processor_ms']:>6.2f}"
+            cell = f"{one['images_per_second']:.0f} ({one['filed_per_second']:.0f})"
+            cell += f"{one['latency_ms']:>7.1f}{one['processor_ms']:>6.2f}"
             if name != "Orthanc":
                 ratio = f"{one['ratio']:.2f} ({one['ratio_low']:.2f}-{one['ratio_high']:.2f})"
                 cell += f"{ratio:>20}"
