@@ -52,7 +52,6 @@ from tests import sr_cases
 from tests.conftest import ROOT
 
 DESTINATION = "archive"
-STEPS = ("freeze", "analyse", "build", "hand_over", "send")
 
 
 @dataclass(frozen=True, kw_only=True)
