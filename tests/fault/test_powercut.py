@@ -29,7 +29,7 @@ class Recorded:
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, need: Need) -> Recorded:
     folder = tmp_path_factory.mktemp("powercut")
-    recording, sent = runs.Recording(folder, need("strace", "strace")), runs.Sent()
+    recording, sent = runs.Recording(folder, runs.tracer(need)), runs.Sent()
     files = runs.studies(folder / "in", senders=2, instances=8, sizes=runs.SIZES, seed=1)
     recording.install()
     with recording.receiver(more=runs.RECEIVERS["log"]) as live:

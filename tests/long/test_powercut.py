@@ -64,7 +64,7 @@ def record_receiver(folder: Path, strace: str, *, seed: int, order: str) -> Reco
 
 @pytest.mark.parametrize(("order", "seed"), [("log", 1), ("log", 2), ("log", 3), ("literal", 4)])
 def test_five_hundred_cuts_of_a_receiver(order: str, seed: int, tmp_path: Path, memory: Path, need: Need) -> None:
-    strace = need("strace", "strace")
+    strace = runs.tracer(need)
     trace, sent = again(lambda folder: record_receiver(folder, strace, seed=seed, order=order), tmp_path)
     verdict = prover.prove(trace, sent, memory, count=650, rng=np.random.default_rng(seed))
     print(verdict.say())
@@ -75,7 +75,7 @@ def test_five_hundred_cuts_of_a_receiver(order: str, seed: int, tmp_path: Path, 
 
 def test_cuts_in_the_recovery_from_a_cut(tmp_path: Path, memory: Path, need: Need) -> None:
     """The receiver starts on what a cut left, and the power goes again; what was acknowledged before stays."""
-    strace = need("strace", "strace")
+    strace = runs.tracer(need)
     trace, sent = again(lambda folder: record_receiver(folder, strace, seed=5, order="log"), tmp_path / "run")
     rng, disk, states = np.random.default_rng(5), Disk(trace), 0
     for number, cut in enumerate(prover.cuts(trace, 8, rng)):
@@ -94,7 +94,7 @@ def test_cuts_in_the_recovery_from_a_cut(tmp_path: Path, memory: Path, need: Nee
 
 @pytest.mark.parametrize("order", runs.RECEIVERS)
 def test_every_missing_sync_of_a_receiver_is_found(order: str, tmp_path: Path, memory: Path, need: Need) -> None:
-    strace = need("strace", "strace")
+    strace = runs.tracer(need)
     trace, sent = again(lambda folder: record_receiver(folder, strace, seed=6, order=order), tmp_path)
     for name, plant in plants.RECEIVER.items():
         planted = trace.without(plant)
@@ -109,7 +109,7 @@ def test_every_missing_sync_of_a_receiver_is_found(order: str, tmp_path: Path, m
 
 def test_cuts_after_the_first_start(tmp_path: Path, memory: Path, need: Need) -> None:
     """The state folder itself is new: its own name has to last."""
-    recording, sent = runs.Recording(tmp_path, need("strace", "strace")), runs.Sent()
+    recording, sent = runs.Recording(tmp_path, runs.tracer(need)), runs.Sent()
     files = runs.studies(tmp_path / "in", senders=1, instances=4, sizes=runs.SIZES, seed=7)
     with recording.receiver(more=runs.RECEIVERS["log"]) as live:
         runs.send_all(live, files, sent)
@@ -126,7 +126,7 @@ def test_cuts_after_the_first_start(tmp_path: Path, memory: Path, need: Need) ->
 def worked(tmp_path_factory: pytest.TempPathFactory, need: Need) -> tuple[Trace, Sequence[str]]:
     """A worker that reports two studies: its trace, and the keys of the studies."""
     folder = tmp_path_factory.mktemp("worked")
-    recording = runs.Recording(folder, need("strace", "strace"))
+    recording = runs.Recording(folder, runs.tracer(need))
     state = recording.install()
     store = open_store(state, "", SystemClock())
     keys = [world.send_study(store, folder / "in", number=number) for number in range(2)]
