@@ -56,7 +56,7 @@ environment() {
 }
 
 # Programs that tests and demo talk to, and the Debian package of each.
-programs="storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc chromium:chromium initdb:postgresql"
+programs="storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc chromium:chromium initdb:postgresql strace:strace"
 
 has_program() {
     command -v "$1" >/dev/null 2>&1 || ls /usr/sbin/"$1" /usr/lib/postgresql/*/bin/"$1" >/dev/null 2>&1
