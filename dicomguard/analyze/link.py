@@ -27,8 +27,10 @@ _BEST = 3
 # Mean logit above which a region that is forged counts as a lesion: added and removed come out equally often right on
 # validation studies under alarm (0.68 of 107). No cost for the search here: the forgery says where to look.
 _LESION_AT_FORGERY = 0.3
-# The number of slices for which the study calibration holds as it is.
+# The number of slices for which the study calibration holds as it is: the highest of n scores rises with log n
+# (study AUC on validation patients 0.66 without that cost, 0.70 with it). Shorter stacks gain nothing more.
 USUAL_SLICES = 25
+_SHORTEST = 8
 # More slices, more chances to see a lesion where there is none: cost per e-fold of slices (logit). A loose picture,
 # of which a study holds a few, pays as a stack of two. Both from validation (docs/decisions/0001).
 _LESION_COST = 0.9
@@ -120,7 +122,7 @@ def forged_logit(members: Sequence[tuple[int, float]], *, placed: bool, count: i
         return max(logits)
     alone = max(logits) - lone_cost
     together = _best(logits) if len(logits) > 1 else alone
-    return max(alone, together) - float(np.log(max(count, USUAL_SLICES) / USUAL_SLICES))
+    return max(alone, together) - float(np.log(max(count, _SHORTEST) / USUAL_SLICES))
 
 
 def tumor_logit(values: Sequence[float], *, placed: bool, count: int) -> float:

@@ -21,17 +21,17 @@ from dicomguard.retrain.net.shown import Run
 
 Values = NDArray[np.float64]
 
-# Authentic percentiles: of the value, of studies, and of the strongest region that is no lesion.
+# Authentic percentiles: of the value, of studies (a handful of stacks has no higher one), and of the strongest region
+# that is no lesion.
 _SLICE_POINT = 0.95
-_STUDY_POINT = 0.95
+_STUDY_POINT = 0.90
 _LESION_POINT = 0.90
 # The alert. Probabilities are shifted so that it lies here.
 ALERT = 0.5
 _SHARES = tuple(i / 10 for i in range(11))
 _SPREADS = (2.0, 3.0, 4.0)
-_LONE_COSTS = (0.5, 1.0)
+_LONE_COSTS = (0.0, 0.5, 1.0)
 _LESION_OVERLAP = 0.3
-_LESION_MARGIN = 0.05
 _FEWEST_STACKS = 10
 # A source with fewer values has no percentile of its own.
 _FEWEST_OF_SOURCE = 12
@@ -299,8 +299,7 @@ def _lesions(runs: Sequence[Run], c: Calibration) -> Calibration:
     if len(with_lesion) < 5 or len(without) < 5:
         return c
     stacks = [one.tumor(on_lesion=False) for one in linked if one.count >= scores.FEWEST_FOR_SERIES]
-    # A handful of stacks has no percentile: no validation stack may be called a lesion for what is none in it.
-    zero = max(stacks) + _LESION_MARGIN if len(stacks) >= _FEWEST_STACKS else _worst(groups, _LESION_POINT)
+    zero = float(np.quantile(stacks, _LESION_POINT)) if len(stacks) >= _FEWEST_STACKS else _worst(groups, _LESION_POINT)
     study_slope, _ = _platt(np.array(with_lesion) - zero, without - zero, at_zero=ALERT)
     return replace(c, study_tumor_slope=study_slope, study_tumor_bias=-study_slope * zero)
 
@@ -319,7 +318,8 @@ def _study(runs: Sequence[Run], c: Calibration) -> Calibration:
         authentic = np.concatenate(groups)
         score = auc(forged, authentic)
         if score > best_auc:
+            # A score of stacks is a weak one: a slope that is held at the alert would go flat.
             zero = float(np.quantile(authentic, _STUDY_POINT))
-            slope, _ = _platt(forged - zero, authentic - zero, at_zero=ALERT)
+            slope, _ = _platt(forged, authentic, at_zero=None)
             best_auc, fitted = score, replace(c, lone_cost=cost, study_slope=slope, study_bias=-slope * zero)
     return fitted
