@@ -23,7 +23,7 @@ from dicomguard.clock import Clock
 from dicomguard.config import Config
 from dicomguard.errors import Refused, Unavailable
 from dicomguard.store import census, counters, deliveries, executors, log_slots, refusals, worklist
-from dicomguard.store.db import Limits, Store, open_store
+from dicomguard.store.db import Store, open_configured
 from dicomguard.store.files import lock_folder
 
 PARTS = {"receiver": "dicomguard.scp", "worker": "dicomguard.flow", "page": "dicomguard.web"}
@@ -211,8 +211,7 @@ def serve(config: Config, stop: threading.Event, *, clock: Clock, say: Callable[
     """Own the state folder and run the node in it."""
     state = config.node.state
     with lock_folder(state):
-        limits = Limits(low_bytes=config.storage.low_bytes, stop_bytes=config.storage.stop_bytes)
-        store = open_store(state, config.database_url, clock, limits=limits)
+        store = open_configured(config, clock)
         try:
             Node(config, store=store, clock=clock).run(stop, say=say)
         finally:

@@ -17,7 +17,7 @@ from dicomguard.analyze import weights
 from dicomguard.clock import SystemClock
 from dicomguard.flow import approval
 from dicomguard.store import models
-from dicomguard.store.db import Store, open_store
+from dicomguard.store.db import Store, open_configured
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="List, approve and roll back models."
@@ -30,7 +30,7 @@ Model = Annotated[str, typer.Argument(help="Id of the model, or the first six le
 
 @contextmanager
 def _opened(settings: config.Config) -> Iterator[Store]:
-    store = open_store(settings.node.state, settings.database_url, SystemClock())
+    store = open_configured(settings, SystemClock())
     try:
         yield store
     finally:

@@ -16,7 +16,7 @@ from dicomguard.clock import SystemClock
 from dicomguard.errors import Refused
 from dicomguard.flow.client import Client
 from dicomguard.store import runs
-from dicomguard.store.db import Store, open_store
+from dicomguard.store.db import Store, open_configured
 
 _LOOK_S = 1.0
 
@@ -39,7 +39,7 @@ def command(
     Example: dicomguard retrain --by ada --follow
     """
     loaded = config.load(settings)
-    store = open_store(loaded.node.state, loaded.database_url, SystemClock())
+    store = open_configured(loaded, SystemClock())
     if listing:
         _list(store, as_json=as_json)
         return

@@ -10,9 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dicomguard import config, log
 from dicomguard.clock import SystemClock
-from dicomguard.core import uid
 from dicomguard.errors import Refused
-from dicomguard.store.db import Limits, Store, open_store
+from dicomguard.store.db import Store, open_configured
 from dicomguard.store.verify.findings import Finding
 from dicomguard.store.verify.inspection import Inspection, Inspector
 from dicomguard.store.verify.repair import repair
@@ -51,11 +50,7 @@ def open_existing(loaded: config.Config) -> Store:
     state = loaded.node.state
     if not loaded.database_url.startswith("postgresql") and not (state / "node.sqlite").is_file():
         raise Refused(f"The state folder {state} holds no node. Name the configuration of the node with --config.")
-    limits = Limits(
-        max_instance_bytes=loaded.receive.max_instance_bytes, max_quarantine_bytes=loaded.storage.quarantine_bytes
-    )
-    name = uid.device(loaded.node.name)
-    return open_store(state, loaded.database_url, SystemClock(), limits=limits, device_uid=name)
+    return open_configured(loaded, SystemClock())
 
 
 def inspect(store: Store, *, full: bool, quiet: bool) -> Inspection:

@@ -22,7 +22,7 @@ from dicomguard.flow import completion, delivery, retention, retraining, study, 
 from dicomguard.flow.analysts import Analysts
 from dicomguard.flow.engine import Engine, lock_state, work_database
 from dicomguard.sr.build import NodeIdentity
-from dicomguard.store.db import Limits, Store, make_wal, open_store
+from dicomguard.store.db import Store, make_wal, open_configured
 
 _GRACE_S = 5
 
@@ -33,18 +33,7 @@ def run(settings: config.Config, stop: threading.Event) -> None:
     """Work until `stop` is set."""
     clock = SystemClock()
     state = settings.node.state
-    store = open_store(
-        state,
-        settings.database_url,
-        clock,
-        limits=Limits(
-            low_bytes=settings.storage.low_bytes,
-            stop_bytes=settings.storage.stop_bytes,
-            max_instance_bytes=settings.receive.max_instance_bytes,
-            max_quarantine_bytes=settings.storage.quarantine_bytes,
-        ),
-        device_uid=uid.device(settings.node.name),
-    )
+    store = open_configured(settings, clock)
     shared = settings.database_url.startswith("postgresql")
     node = f"{settings.node.name}@{socket.gethostname()}" if shared else settings.node.name
     # With SQLite one worker owns the folder; with PostgreSQL several hosts share it, one worker a name each.

@@ -10,7 +10,7 @@ from dicomguard.core.delivery import retry
 from dicomguard.errors import Refused
 from dicomguard.flow.states import BEFORE_DELIVERY, CANCELLED, FAILED, OPENED
 from dicomguard.store import audit, deliveries, runs, studies, worklist
-from dicomguard.store.db import Store, open_store
+from dicomguard.store.db import Store, open_configured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,4 +126,4 @@ class Client:
 def open(config: Config) -> Client:
     """A client on the node's database; only process entries have a configuration."""
     clock = SystemClock()
-    return Client(open_store(config.node.state, config.database_url, clock), clock)
+    return Client(open_configured(config, clock), clock)

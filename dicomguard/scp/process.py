@@ -10,13 +10,12 @@ from datetime import timedelta
 from dicomguard import log
 from dicomguard.clock import SystemClock
 from dicomguard.config import LOOPBACK, Config
-from dicomguard.core import uid
 from dicomguard.errors import Unavailable
 from dicomguard.scp.guard import Caps
 from dicomguard.scp.server import Bounds, Receiver, listen
 from dicomguard.scp.tls import Certificates, Files
 from dicomguard.store import associations, executors
-from dicomguard.store.db import Limits, Store, open_store
+from dicomguard.store.db import Store, open_configured
 from dicomguard.store.filer import close_log, open_log
 from dicomguard.store.files import remove_leftovers
 
@@ -41,21 +40,7 @@ def run(config: Config) -> int:
         signal.signal(number, lambda *_: stop.set())
     renew = threading.Event()
     signal.signal(signal.SIGHUP, lambda *_: renew.set())
-    store = open_store(
-        config.node.state,
-        config.database_url,
-        SystemClock(),
-        limits=Limits(
-            low_bytes=config.storage.low_bytes,
-            stop_bytes=config.storage.stop_bytes,
-            max_instance_bytes=config.receive.max_instance_bytes,
-            max_quarantine_bytes=config.storage.quarantine_bytes,
-            spill_bytes=config.storage.log_spill_bytes,
-            buffer_bytes=config.storage.log_buffer_bytes,
-            network_file_system=config.storage.network_file_system,
-        ),
-        device_uid=uid.device(config.node.name),
-    )
+    store = open_configured(config, SystemClock())
     process = f"receiver-{secrets.token_hex(8)}"
     return _serve(config, store, process, stop, renew)
 

@@ -17,6 +17,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from dicomguard.clock import Clock
+from dicomguard.config import Config
+from dicomguard.core import uid
 from dicomguard.errors import Refused, Unavailable
 from dicomguard.store import tables
 from dicomguard.store.arrival import Arrival, Association, How, Outcome, Sender
@@ -168,6 +170,21 @@ class Store:
         """Close all connections."""
         self._engine.dispose()
         self._relaxed.dispose()
+
+
+def open_configured(config: Config, clock: Clock) -> Store:
+    """The store that a configuration names, with all its bounds."""
+    limits = Limits(
+        low_bytes=config.storage.low_bytes,
+        stop_bytes=config.storage.stop_bytes,
+        max_instance_bytes=config.receive.max_instance_bytes,
+        max_quarantine_bytes=config.storage.quarantine_bytes,
+        spill_bytes=config.storage.log_spill_bytes,
+        buffer_bytes=config.storage.log_buffer_bytes,
+        network_file_system=config.storage.network_file_system,
+    )
+    device_uid = uid.device(config.node.name)
+    return open_store(config.node.state, config.database_url, clock, limits=limits, device_uid=device_uid)
 
 
 def open_store(

@@ -9,10 +9,9 @@ import uvicorn
 from dicomguard import config as configuration
 from dicomguard import log
 from dicomguard.clock import SystemClock
-from dicomguard.core import uid
 from dicomguard.errors import DicomguardError
 from dicomguard.flow.client import Client
-from dicomguard.store.db import Limits, open_store
+from dicomguard.store.db import open_configured
 from dicomguard.web.app import make_app
 
 # Open connections, live pages among them; more are answered 503.
@@ -31,18 +30,7 @@ def main() -> int:
     try:
         config = configuration.load(arguments.config)
         log.configure(config.node.log_level, clock)
-        store = open_store(
-            config.node.state,
-            config.database_url,
-            clock,
-            limits=Limits(
-                low_bytes=config.storage.low_bytes,
-                stop_bytes=config.storage.stop_bytes,
-                max_instance_bytes=config.receive.max_instance_bytes,
-                max_quarantine_bytes=config.storage.quarantine_bytes,
-            ),
-            device_uid=uid.device(config.node.name),
-        )
+        store = open_configured(config, clock)
     except DicomguardError as error:
         print(error, file=sys.stderr)  # noqa: T201 -- before the log is configured, to the person at the terminal
         return error.exit_status
