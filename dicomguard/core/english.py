@@ -162,6 +162,7 @@ TEXTS = {
         "{count} copies of {slice} with different pixels arrived under one identifier, {copies}. "
         "{analysed}; all are kept. Only one of them can be what the scanner made."
     ),
+    "no_slice": "an object that is no image",
     "conflict_copy": "at {time} from sender {sender}",
     "conflict_one": "The one of {time} was analysed",
     "conflict_none": "None was analysed",

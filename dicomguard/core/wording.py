@@ -320,7 +320,7 @@ def _conflict(conflict: Conflict, places: "Places") -> str:
     return _text(
         "conflict",
         count=len(conflict.copies),
-        slice=places.name([places.any_frame(conflict.sop_instance_uid)]),
+        slice=places.instance(conflict.sop_instance_uid),
         copies=_listed(copies),
         analysed=_text("conflict_one", time=analysed[0]) if analysed else english.TEXTS["conflict_none"],
     )
@@ -400,9 +400,10 @@ class Places:
             names.append(_text(key, count=nameless))
         return _listed(names)
 
-    def any_frame(self, sop_instance_uid: str) -> Ref:
-        """The first frame of an instance."""
-        return self._first.get(sop_instance_uid, (sop_instance_uid, None))
+    def instance(self, sop_instance_uid: str) -> str:
+        """Its first frame by name; what is no image has no slice."""
+        first = self._first.get(sop_instance_uid)
+        return english.TEXTS["no_slice"] if first is None else self.name([first])
 
     def series_name(self, series_instance_uid: str) -> str:
         """ "series 3"."""

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from dicomguard import part10
+from dicomguard.analyze.pixels import Reader
 from dicomguard.errors import Refused
 from dicomguard.store.identity import read_identity
 from tests.fuzz import datasets
+from tests.fuzz.reading import Campaign
 from tests.fuzz.values import UNDEFINED
-from tests.instances import part10_bytes, part10_file
+from tests.instances import PYDICOM, part10_bytes, part10_file
 
 
 def campaign(folder: Path, *options: str) -> dict[str, Any]:
@@ -75,6 +77,15 @@ def test_sequence_in_the_place_of_a_text_is_no_header(tmp_path: Path) -> None:
     path.write_bytes(data[: element.begin] + head + item + data[element.end :])
     with pytest.raises(Refused, match="TypeError"):
         part10.read_header(path)
+
+
+def test_conflict_of_what_is_no_image_is_reported(tmp_path: Path) -> None:
+    """A dose or a presentation state has no slice in the manifest that the sentence could name."""
+    with Reader() as reader:
+        campaign = Campaign(tmp_path, reader, ordinal=1)
+        campaign.run([datasets.Mutant("dose", (PYDICOM / "rtdose_1frame.dcm").read_bytes())])
+    assert campaign.faults == {}
+    assert [*campaign.ends] == ["reported not_analysable, read"]
 
 
 def test_seeds_are_read_as_they_are() -> None:

@@ -12,7 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,8 @@ class Campaign:
     store: Store | None = None
     # One in so many is also reported on; a report costs more than all the rest.
     report_every: int = 1
+    # Without a store: which copy under its UID each mutant is; above 0 it is in conflict with another.
+    ordinal: int = 0
     ends: collections.Counter[str] = field(default_factory=collections.Counter)
     faults: dict[str, str] = field(default_factory=dict)
     slowest_s: float = 0.0
@@ -178,7 +180,7 @@ class Campaign:
             except Refused as error:
                 return f"not taken at {_cause(error)}"
             file, root = path, Path("/")
-            instance = _instance(identity, path, meta)
+            instance = replace(_instance(identity, path, meta), ordinal=self.ordinal)
         _pixels(file)
         try:
             header = part10.read_header(file)
