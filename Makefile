@@ -49,8 +49,11 @@ format: install
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench: install
+bench: system
 	PYTHONPATH=. $(PYTHON) benchmarks/analyze/bench.py
+	$(PYTHON) -m benchmarks.ingest
+	$(PYTHON) -m benchmarks.node
+	$(PYTHON) -m benchmarks.receive_memory
 
 train: install
 	$(PYTHON) -m dicomguard.retrain.net.train --data $(DATA) --out $(OUT) --minutes $(or $(MINUTES),120) --fused
