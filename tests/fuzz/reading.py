@@ -7,7 +7,6 @@ else is a `Fault` that names the mutant and keeps it.
 import collections
 import hashlib
 import json
-import resource
 import time
 import traceback
 import warnings
@@ -35,6 +34,7 @@ from dicomguard.store.files import SystemDisk, read_pieces
 from dicomguard.store.identity import Identity, read_identity
 from dicomguard.store.intake import Outcome, Sender, open_instance, receive_file
 from tests import sr_cases
+from tests.fuzz import memory
 from tests.fuzz.datasets import Mutant
 
 MOST_S = 5.0
@@ -139,7 +139,7 @@ class Campaign:
             "ends": dict(self.ends.most_common()),
             "ways": len(self._seen),
             "slowest_s": round(self.slowest_s, 2),
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+            "peak_mib": memory.peak_mib(),
             "faults": self.faults,
         }
 

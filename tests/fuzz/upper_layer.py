@@ -6,7 +6,6 @@ come in random pieces down to single bytes.
 
 import collections
 import logging
-import resource
 import socket
 import struct
 import time
@@ -31,7 +30,7 @@ from dicomguard.scp.messages import Answer, Message
 from dicomguard.scp.negotiation import Agreement, Context, Proposal
 from dicomguard.store.db import Store
 from dicomguard.store.intake import Sender
-from tests.fuzz import wire
+from tests.fuzz import memory, wire
 from tests.fuzz.pdus import CALLING, Mutant
 
 MOST_S = 5.0
@@ -136,7 +135,7 @@ class Campaign:
             "ends": dict(self.ends.most_common()),
             "ways": len(self.ways),
             "slowest_s": round(self.slowest_s, 2),
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+            "peak_mib": memory.peak_mib(),
             "descriptors": sum(1 for _ in Path("/proc/self/fd").iterdir()),
             "faults": self.faults,
         }

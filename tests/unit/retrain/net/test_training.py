@@ -41,7 +41,8 @@ def test_twins_differ_inside_the_mask_only(maker: TwinMaker) -> None:
     seen = 0
     for _ in range(12):
         twin = maker.draw(rng, names=("splice",), processed=False)
-        if twin is None or "overall" in twin.forged.parameters:
+        # A pass over the whole slice changes what is far from the edit, in both twins.
+        if twin is None or "whole slice" in twin.forged.parameters:
             continue
         changed = twin.pixels != twin.authentic
         assert changed.any()
