@@ -36,7 +36,7 @@ class NetworkJudge:
             [link.Seen(mask=item.mask, p_forged=item.p_forged, p_tumor=item.p_tumor) for item in one.detections]
             for one in found
         ]
-        tracks = link.tracks(seen, positions_mm=positions_mm, calibration=self._detector.calibration)
+        tracks = link.joined(link.tracks(seen, positions_mm=positions_mm, calibration=self._detector.calibration))
         return JudgedStack(
             scores=tuple(one.forgery if one.state == "analysed" else None for one in found),
             skipped=tuple(one.reason for one in found),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +36,9 @@ _SHORTEST = 8
 # of which a study holds a few, pays as a stack of two. Both from validation (docs/decisions/0001).
 _LESION_COST = 0.9
 _LOOSE_COUNT = 2
+# The points of tumor and forgery, and the gap (pixels) that two parts of one region may leave.
+_HALF = 0.5
+_TOUCHING_PX = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +90,45 @@ def tracks(
             )
         )
     return found
+
+
+def joined(found: Sequence[Track]) -> list[Track]:
+    """Tracks that say the same of touching places are one region: a fragment is no second tumor.
+
+    The same means: alike above or below one half in both probabilities, and above in one, since what is below in both
+    is not reported. The region keeps the highest of each.
+    """
+    regions: list[Track] = []
+    for track in found:
+        apart = []
+        for other in regions:
+            if any(_says(track)) and _says(track) == _says(other) and _touch(track.masks, other.masks):
+                track = _union(track, other)
+            else:
+                apart.append(other)
+        regions = [*apart, track]
+    return regions
+
+
+def _says(track: Track) -> tuple[bool, bool]:
+    return track.p_forged >= _HALF, track.p_tumor >= _HALF
+
+
+def _touch(one: Mapping[int, Mask], other: Mapping[int, Mask]) -> bool:
+    kernel = np.ones((2 * _TOUCHING_PX + 1, 2 * _TOUCHING_PX + 1), np.uint8)
+    return any((cv2.dilate(one[i].astype(np.uint8), kernel) > 0)[other[i]].any() for i in one.keys() & other.keys())
+
+
+def _union(one: Track, other: Track) -> Track:
+    masks = dict(one.masks)
+    for index, mask in other.masks.items():
+        masks[index] = masks[index] | mask if index in masks else mask
+    return Track(
+        masks=masks,
+        p_forged=max(one.p_forged, other.p_forged),
+        p_tumor=max(one.p_tumor, other.p_tumor),
+        p_lesion=max(one.p_lesion, other.p_lesion),
+    )
 
 
 def chains(slices: Sequence[Sequence[Seen]], *, positions_mm: Sequence[float | None]) -> list[list[tuple[int, Seen]]]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dicomguard.analyze.link import Seen, Track, chains, tracks
+from dicomguard.analyze.link import Seen, Track, chains, joined, tracks
 from dicomguard.analyze.scores import UNCALIBRATED
 
 
@@ -72,3 +72,28 @@ def test_more_slices_make_an_alarm_harder() -> None:
 
 def test_nothing_seen_nothing_linked() -> None:
     assert linked([], []) == []
+
+
+def track(*slices: int, column: int = 30, radius: int = 6, forged: float = 0.1, tumor: float = 0.9) -> Track:
+    mask = seen(30, column, radius).mask
+    return Track(masks=dict.fromkeys(slices, mask), p_forged=forged, p_tumor=tumor, p_lesion=tumor)
+
+
+def test_a_fragment_beside_a_tumor_is_part_of_it() -> None:
+    whole = joined([track(2, column=41, radius=3, tumor=0.95), track(1, 2, 3)])
+    assert len(whole) == 1
+    assert sorted(whole[0].masks) == [1, 2, 3] and whole[0].p_tumor == 0.95
+    assert (whole[0].masks[2] == seen(30, 41, 3).mask | seen().mask).all()
+    assert (whole[0].masks[1] == seen().mask).all()
+
+
+def test_a_fragment_can_join_two_others() -> None:
+    parts = [track(1, column=18), track(1, column=44), track(1, column=31)]
+    assert len(joined(parts)) == 1 and len(joined(parts[:2])) == 2
+
+
+def test_what_lies_apart_or_says_something_else_stays_apart() -> None:
+    assert len(joined([track(1), track(1, column=50)])) == 2
+    assert len(joined([track(1), track(2)])) == 2, "no slice in common: the chain has decided that"
+    assert len(joined([track(1), track(1, forged=0.9)])) == 2, "a forged region beside a real tumor"
+    assert len(joined([track(1, tumor=0.2), track(1, tumor=0.3)])) == 2, "nothing that is reported"
