@@ -217,10 +217,11 @@ def good_peers(port: int, *, seconds: float, run: int, called: str = "DICOMGUARD
     store = _FORK.Process(target=_store, args=(port, called, seconds, run, queue), daemon=True)
     for process in (echo, store):
         process.start()
-    said = dict(queue.get() for _ in range(2))
+    # First their end, then what they say: one that was not served says nothing. A pipe holds more than both bring.
     for process in (echo, store):
-        process.join(30)
+        process.join(seconds + 90)
         assert process.exitcode == 0, "a good peer was not served"
+    said = dict(queue.get() for _ in range(2))
     images, took_s = said["store"]
     return Measured(said["echo"], images, took_s)
 
