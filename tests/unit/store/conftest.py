@@ -7,6 +7,7 @@ import pytest
 from dicomguard.clock import FakeClock
 from dicomguard.store.db import Limits, Store, open_store
 from dicomguard.store.files import FakeDisk
+from tests.keeping import Kept, finished
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
@@ -27,3 +28,19 @@ def store(tmp_path: Path, clock: FakeClock, disk: FakeDisk) -> Iterator[Store]:
     opened = open_store(tmp_path / "state", "", clock, limits=limits, disk=disk, device_uid="2.25.77")
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Kept]:
+    """State folder of a finished study, made once a module: copies of it need no flushes."""
+    folder = tmp_path_factory.mktemp("template")
+    made = open_store(folder / "state", "", FakeClock(NOW))
+    kept = finished(made, folder)
+    made.close()
+    return folder / "state", kept
+
+
+@pytest.fixture
+def kept(template: tuple[Path, Kept]) -> Kept:
+    """What lies in a copy of the template."""
+    return template[1]

@@ -19,22 +19,8 @@ from dicomguard.store.files import FakeDisk, SystemDisk
 from dicomguard.store.restore import MARKER, note, restore, resumed
 from dicomguard.store.verify.findings import Kind
 from dicomguard.store.verify.inspection import Inspection, Inspector
-from tests.keeping import Kept, deliver, finished, judge, receive
+from tests.keeping import Kept, deliver, judge, receive
 from tests.unit.store.conftest import NOW
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Kept]:
-    folder = tmp_path_factory.mktemp("template")
-    made = open_store(folder / "state", "", FakeClock(NOW))
-    kept = finished(made, folder)
-    made.close()
-    return folder / "state", kept
-
-
-@pytest.fixture
-def kept(template: tuple[Path, Kept]) -> Kept:
-    return template[1]
 
 
 @pytest.fixture

@@ -20,24 +20,9 @@ from dicomguard.store.verify.inspection import Inspector
 from tests.instances import CT1, MR, ROOT, part10_file
 from tests.keeping import Kept, deliver, finished, judge
 from tests.keeping import receive as bring
-from tests.unit.store.conftest import NOW
 
 DAY = timedelta(days=1)
 POLICY = Policy(images=30 * DAY, images_bytes=None, results=365 * DAY)
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Kept]:
-    folder = tmp_path_factory.mktemp("template")
-    made = open_store(folder / "state", "", FakeClock(NOW))
-    kept = finished(made, folder)
-    made.close()
-    return folder / "state", kept
-
-
-@pytest.fixture
-def kept(template: tuple[Path, Kept]) -> Kept:
-    return template[1]
 
 
 @pytest.fixture

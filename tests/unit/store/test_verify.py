@@ -22,22 +22,6 @@ from dicomguard.store.verify.inspection import Inspection, Inspector
 from dicomguard.store.verify.repair import repair
 from tests.instances import ROOT, part10_file
 from tests.keeping import Kept, deliver, finished, judge, receive, result
-from tests.unit.store.conftest import NOW
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Kept]:
-    """A finished study, made once: copies of its folder need no flushes."""
-    folder = tmp_path_factory.mktemp("template")
-    made = open_store(folder / "state", "", FakeClock(NOW))
-    kept = finished(made, folder)
-    made.close()
-    return folder / "state", kept
-
-
-@pytest.fixture
-def kept(template: tuple[Path, Kept]) -> Kept:
-    return template[1]
 
 
 @pytest.fixture
