@@ -93,8 +93,12 @@ def stages(job: TrainJob) -> tuple[Stage, Stage]:
         dense, joint = 0, dense + joint
     return (
         Stage(name="dense", first=0, last=dense, recipe=Recipe(seed=job.seed, pairs=pairs[0], crop=96)),
-        Stage(name="joint", first=dense, last=dense + joint, recipe=Recipe(seed=job.seed, pairs=pairs[1], crop=128)),
+        Stage(name="joint", first=dense, last=dense + joint, recipe=_joint(job, pairs[1])),
     )
+
+
+def _joint(job: TrainJob, pairs: int) -> Recipe:
+    return Recipe(seed=job.seed, pairs=pairs, crop=128, wide=0 if job.small else 256)
 
 
 def learning_rate(step: int, done: float, *, peak: float) -> float:

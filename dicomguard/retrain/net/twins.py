@@ -30,7 +30,7 @@ _FAMILY_WEIGHTS: Mapping[str, float] = {"painted": 1.6, "mirror": 1.6, "neighbou
 _SEAM_SHARE = 0.75
 _NO_NEIGHBOURS_SHARE = 0.3
 _HEAD_MARGIN = 12
-_DRAWS = 12
+_WIDE_EVERY = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,8 @@ class Recipe:
     pairs: int
     # Side of the square crops, pixels of their scale; a multiple of 32.
     crop: int
+    # Side of the crops of every fifth step, of one twin alone: about a whole slice, as the network meets it in a study.
+    wide: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,10 +308,13 @@ class Batches:
 
     def __getitem__(self, step: int) -> dict[str, NDArray[np.generic]]:
         rng = batch_generator(self._recipe.seed, step)
+        wide = self._recipe.wide > 0 and step % _WIDE_EVERY == _WIDE_EVERY - 1
+        # A twin gives a pair at each scale.
+        pairs, size = (2, self._recipe.wide) if wide else (self._recipe.pairs, self._recipe.crop)
         parts: list[dict[str, NDArray[np.generic]]] = []
-        while len(parts) < self._recipe.pairs:
+        while len(parts) < pairs:
             twin = self._maker.draw(rng)
             if twin is not None:
-                parts += crops(twin, self._recipe.crop, rng)
-        parts = parts[: self._recipe.pairs]
+                parts += crops(twin, size, rng)
+        parts = parts[:pairs]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
