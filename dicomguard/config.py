@@ -60,6 +60,12 @@ class Receive:
 
     max_associations: int = _key(100, "Open associations in all.", least=1, most=1000)
     max_associations_per_peer: int = _key(20, "Open associations of one peer.", least=1, most=1000)
+    connections_per_s: float = _key(
+        20.0,
+        "New connections a second of one address in the long run, five seconds' worth at once; 0: any number.",
+        least=0,
+        most=10000,
+    )
     max_instance_bytes: int = _key(4 << 30, "Largest instance that is taken, in bytes.", least=1 << 20)
     max_pdu_bytes: int = _key(131072, "PDU size that we advertise, in bytes.", least=4096, most=1 << 20)
     idle_s: float = _key(
@@ -438,7 +444,8 @@ def describe() -> str:
         "",
         "Who may open an association: `ae_title` and `addresses` (list of IP addresses or networks), checked together."
         " With `key_sha256` (list of SHA-256 of the public keys of its certificates, in hex) the peer has to come by"
-        " TLS; `idle_s` is its own time between two messages, up to a day.",
+        " TLS; `idle_s` is its own time between two messages, up to a day; `connections_per_s` how often each of its"
+        " addresses may connect, instead of the number in `[receive]`.",
         "",
         "## [destinations.NAME]",
         "",

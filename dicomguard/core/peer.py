@@ -8,6 +8,7 @@ from dicomguard.errors import Refused
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DAY_S = 86400
+_MOST_PER_S = 10000
 
 
 def check_ae_title(title: str, *, where: str) -> str:
@@ -38,6 +39,8 @@ class Peer:
     key_sha256: tuple[str, ...] = ()
     # Seconds between two messages; None for the receiver's own.
     idle_s: float | None = None
+    # New connections a second of each of its addresses, 0 for any number; None for the receiver's own.
+    connections_per_s: float | None = None
 
     def __post_init__(self) -> None:
         check_ae_title(self.ae_title, where=f"peers.{self.name}")
@@ -49,6 +52,11 @@ class Peer:
                 )
         if self.idle_s is not None and not 1 <= self.idle_s <= _DAY_S:
             raise Refused(f"idle_s = {self.idle_s:g} of [peers.{self.name}] is impossible. Use 1 to {_DAY_S}.")
+        if self.connections_per_s is not None and not 0 <= self.connections_per_s <= _MOST_PER_S:
+            raise Refused(
+                f"connections_per_s = {self.connections_per_s:g} of [peers.{self.name}] is impossible. "
+                f"Use 0 (any number) to {_MOST_PER_S}."
+            )
         for network in self.networks:
             try:
                 ipaddress.ip_network(network, strict=False)

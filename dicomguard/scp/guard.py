@@ -1,16 +1,21 @@
-"""How many connections there may be: in all, per address, per peer. Newcomers win over those that stay silent.
+"""How many connections there may be, and how often: in all, per address, per peer.
 
-It counts and decides; what it decides to end it ends through `Guarded.evict`.
+Newcomers win over those that stay silent. It counts and decides; what it decides to end it ends through
+`Guarded.evict`.
 """
 
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol
 
+from dicomguard.core import arrivals
 from dicomguard.core.peer import Peer
+
+# Addresses whose last connections are remembered; the one that was quiet longest is forgotten.
+_MOST_ADDRESSES = 4096
 
 
 class Guarded(Protocol):
@@ -37,6 +42,10 @@ class Caps:
     strangers: int = 8
     associations: int = 100
     associations_per_peer: int = 20
+    # New connections a second of one address, unless its peer has another number; 0: any.
+    connections_per_s: float = 20.0
+    # Those that came too early and wait for their turn, in all.
+    held: int = 64
 
 
 class _Crowd:
@@ -78,14 +87,34 @@ class _Crowd:
         return len(self._all)
 
 
+class _Arrivals:
+    """When each address may connect again; the port with TLS is counted for itself."""
+
+    def __init__(self) -> None:
+        # By the time of the last use, so that the first is the one to forget.
+        self._full_at: OrderedDict[tuple[str, bool], float] = OrderedDict()
+
+    def arrive(self, key: tuple[str, bool], *, per_s: float, now: float, longest_wait_s: float) -> float | None:
+        """Seconds to wait; None: refused."""
+        turn = arrivals.arrive(self._full_at.get(key, now), per_s=per_s, now=now, longest_wait_s=longest_wait_s)
+        if turn is None:
+            return None
+        self._full_at[key] = turn.full_at
+        self._full_at.move_to_end(key)
+        if len(self._full_at) > _MOST_ADDRESSES:
+            self._full_at.popitem(last=False)
+        return turn.wait_s
+
+
 class Guard:
     """Shared by all connections of a receiver."""
 
     def __init__(self, caps: Caps, peers: Sequence[Peer]) -> None:
         self._caps = caps
-        self._knows: Callable[[str], bool] = lru_cache(4096)(
-            lambda address: any(peer.allows(address) for peer in peers)
+        self._per_s: Callable[[str], float | None] = lru_cache(4096)(
+            lambda address: _connections_per_s(address, peers, caps.connections_per_s)
         )
+        self._arrivals = _Arrivals()
         self._lock = threading.Lock()
         self._waiting = _Crowd(most=caps.waiting, most_per_address=caps.waiting_per_address)
         # After the last word, until the peer has closed.
@@ -96,11 +125,26 @@ class Guard:
 
     def admits(self, address: str) -> bool:
         """False when a connection from this address would be closed; asked before anything is made for it."""
-        return self._knows(address) or len(self._strangers) < self._caps.strangers
+        return self._per_s(address) is not None or len(self._strangers) < self._caps.strangers
+
+    def turn(self, address: str, *, secured: bool, held: int, now: float) -> float | None:
+        """Seconds until a connection of this address has its turn, None when it is refused.
+
+        Strangers have one turn for all, and do not wait. `held`: how many wait already; `now`: monotonic seconds.
+        """
+        per_s = self._per_s(address)
+        known = per_s is not None
+        rate = self._caps.connections_per_s if per_s is None else per_s
+        if rate == 0.0:
+            return 0.0
+        longest_wait_s = arrivals.LONGEST_WAIT_S if known and held < self._caps.held else 0.0
+        key = (address if known else "", secured)
+        with self._lock:
+            return self._arrivals.arrive(key, per_s=rate, now=now, longest_wait_s=longest_wait_s)
 
     def enter(self, connection: Guarded) -> bool:
         """A new connection; false when it must be closed. The oldest silent one may go for it."""
-        known = self._knows(connection.address)
+        known = self._per_s(connection.address) is not None
         with self._lock:
             if not known:
                 if len(self._strangers) >= self._caps.strangers:
@@ -154,3 +198,13 @@ class Guard:
         """Connections without an association, and associations."""
         with self._lock:
             return len(self._waiting) + len(self._leaving) + len(self._strangers), len(self._associated)
+
+
+def _connections_per_s(address: str, peers: Sequence[Peer], usual: float) -> float | None:
+    """What the most generous of the peers at an address has; 0.0: any number; None: it is no peer's."""
+    rates = [
+        usual if peer.connections_per_s is None else peer.connections_per_s for peer in peers if peer.allows(address)
+    ]
+    if not rates:
+        return None
+    return 0.0 if 0.0 in rates else max(rates)

@@ -1,6 +1,6 @@
 """What was refused and what was cut, for log and database: in batches, so that a flood of it costs no flood of writes.
 
-One line and one row say how often; the first of its kind is written at once.
+One row says how often, and one line a minute; the first of its kind is written at once.
 """
 
 import threading
@@ -15,9 +15,12 @@ from dicomguard.store.db import Store
 _LOG = log.get("scp")
 # Between two batches: each is a transaction, which senders may have to wait for.
 _PAUSE_S = 1.0
+# Between two lines of the log about the same.
+_SILENT_S = 60.0
 # Different notes in one batch; more of them share one.
 _MOST = 500
 _MANY = "(many)"
+_MORE = "if that is right, raise connections_per_s of its peer or of [receive]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class _Refusal:
 
 @dataclass(frozen=True, slots=True)
 class _CutOff:
+    # "" for one that only had to wait.
     reason: str
     # Configured name, "unknown" before an association.
     peer: str
@@ -44,6 +48,9 @@ class Notes:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._pending: Counter[_Refusal | _CutOff] = Counter()
+        # What the log has not said yet of what it said lately, and when it said it.
+        self._unsaid: Counter[_CutOff] = Counter()
+        self._said_at: dict[_CutOff, float] = {}
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="notes", daemon=True)
@@ -67,6 +74,14 @@ class Notes:
         """A connection was ended from our side."""
         self._note(_CutOff(reason, peer, address, why), _CutOff(reason, peer, _MANY, ""))
 
+    def too_many(self, *, address: str) -> None:
+        """A connection was closed at the door, because its address makes too many."""
+        self.cut(reason="too_many", peer="unknown", address=address, why=f"its address connects too often; {_MORE}")
+
+    def slowed(self, *, address: str) -> None:
+        """A connection has to wait for its turn."""
+        self.cut(reason="", peer="unknown", address=address, why=f"its address connects often and waits; {_MORE}")
+
     def _note(self, note: _Refusal | _CutOff, crowded: _Refusal | _CutOff) -> None:
         with self._changed:
             if note not in self._pending and len(self._pending) >= _MOST:
@@ -77,18 +92,21 @@ class Notes:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._pending or self._stopped.is_set())
+                timeout_s = _PAUSE_S if self._unsaid else None
+                self._changed.wait_for(lambda: self._pending or self._stopped.is_set(), timeout_s)
+                last = self._stopped.is_set()
                 batch, self._pending = self._pending, Counter()
-            if not batch:
-                return
-            try:
-                self._write(batch)
-            except Unavailable as error:
-                # The answer to the peer is out already; only its row is missing.
-                _LOG.warning("refusal.lost", reason=str(error), count=batch.total())
-            except Exception:  # noqa: BLE001 -- the top of the thread
-                _LOG.crashed("refusal.lost", count=batch.total())
+            if batch:
+                try:
+                    self._write(batch)
+                except Unavailable as error:
+                    # The answer to the peer is out already; only its row is missing.
+                    _LOG.warning("refusal.lost", reason=str(error), count=batch.total())
+                except Exception:  # noqa: BLE001 -- the top of the thread
+                    _LOG.crashed("refusal.lost", count=batch.total())
             self._say(batch)
+            if last:
+                return
             self._stopped.wait(_PAUSE_S)
 
     def _write(self, batch: Counter[_Refusal | _CutOff]) -> None:
@@ -97,8 +115,10 @@ class Notes:
             for note, count in batch.items():
                 if isinstance(note, _Refusal):
                     refusals.record(tx, now, note.address, note.calling_ae, note.called_ae, note.reason, count=count)
-                else:
+                elif note.reason:
                     counters.add(tx, f"{counters.CUT}{note.reason}", note.peer, count)
+                else:
+                    counters.add(tx, "connections_slowed", note.peer, count)
 
     def _say(self, batch: Counter[_Refusal | _CutOff]) -> None:
         for note, count in batch.items():
@@ -112,11 +132,19 @@ class Notes:
                     count=count,
                 )
             else:
-                _LOG.warning(
-                    "connection.cut",
-                    reason=note.reason,
-                    peer=note.peer,
-                    address=note.address,
-                    cause=note.why,
-                    count=count,
-                )
+                full = note not in self._unsaid and len(self._unsaid) >= _MOST
+                self._unsaid[_CutOff(note.reason, note.peer, _MANY, "") if full else note] += count
+        now = self._store.clock.monotonic()
+        self._said_at = {note: at for note, at in self._said_at.items() if at > now - _SILENT_S}
+        for note in list(self._unsaid):
+            if note in self._said_at and not self._stopped.is_set():
+                continue
+            self._said_at[note] = now
+            _LOG.warning(
+                "connection.cut" if note.reason else "connection.slowed",
+                reason=note.reason or "too_many",
+                peer=note.peer,
+                address=note.address,
+                cause=note.why,
+                count=self._unsaid.pop(note),
+            )

@@ -57,6 +57,7 @@ def _serve(config: Config, store: Store, process: str, stop: threading.Event, re
             caps=Caps(
                 associations=config.receive.max_associations,
                 associations_per_peer=config.receive.max_associations_per_peer,
+                connections_per_s=config.receive.connections_per_s,
             ),
             max_pdu_bytes=config.receive.max_pdu_bytes,
             idle_s=config.receive.idle_s,

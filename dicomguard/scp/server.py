@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from dicomguard.store.intake import Sender
 _LOG = log.get("scp")
 # A burst of connects must not wait for SYN retries, which come after a second; a flood makes bursts of hundreds.
 _BACKLOG = 1024
+# The kernel forgets the connection at once and tells the peer so (SO_LINGER with no time).
+_RESET = struct.pack("ii", 1, 0)
 # Without descriptors or threads the next accept is tried after this.
 _PAUSE_S = 0.1
 
@@ -68,6 +71,8 @@ class Receiver:
         # All that have a thread; notified when one leaves.
         self._changed = threading.Condition()
         self._connections: set[Connection] = set()
+        # Those that connected too early for their address and have neither thread nor buffer yet.
+        self._held: set[socket.socket] = set()
 
     def open(self, listener: socket.socket, certificates: Certificates | None = None) -> None:
         """Serve a listening socket, with TLS where there are certificates."""
@@ -98,6 +103,8 @@ class Receiver:
         with self._changed:
             self._changed.wait_for(lambda: not self._connections, timeout=patience_s)
         self._deadlines.stop()
+        for held in list(self._held):
+            held.close()
         self._notes.stop()
 
     # --- accepting -------------------------------------------------------------------------------------------------
@@ -112,18 +119,46 @@ class Receiver:
                     self._stopping.wait(_PAUSE_S)
                 continue
             try:
-                self._begin(connected, str(address[0]), certificates)
+                self._arrived(connected, str(address[0]), certificates)
             except Exception:  # noqa: BLE001 -- the top of the thread: no peer ends the port
                 _LOG.crashed("connection.failed")
                 connected.close()
                 self._stopping.wait(_PAUSE_S)
 
-    def _begin(self, connected: socket.socket, address: str, certificates: Certificates | None) -> None:
-        """A thread for it, unless there are too many."""
+    def _arrived(self, connected: socket.socket, address: str, certificates: Certificates | None) -> None:
+        """Begin it now, or when its turn comes, or not at all: what is refused here costs a few system calls."""
         if not self._guard.admits(address):
             self._notes.cut(reason="stranger", peer="unknown", address=address)
             connected.close()
             return
+        now = self._store.clock.monotonic()
+        secured = certificates is not None
+        wait_s = self._guard.turn(address, secured=secured, held=len(self._held), now=now)
+        if wait_s is None:
+            self._notes.too_many(address=address)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            connected.close()
+        elif wait_s > 0.0:
+            self._notes.slowed(address=address)
+            self._held.add(connected)
+            timer = self._deadlines.timer(lambda _: self._let_in(connected, address, certificates))
+            timer.arm(now + wait_s, "turn")
+        else:
+            self._begin(connected, address, certificates)
+
+    def _let_in(self, connected: socket.socket, address: str, certificates: Certificates | None) -> None:
+        self._held.discard(connected)
+        if self._stopping.is_set():
+            connected.close()
+            return
+        try:
+            self._begin(connected, address, certificates)
+        except Exception:  # noqa: BLE001 -- the deadlines of all others are carried out in this thread
+            _LOG.crashed("connection.failed")
+            connected.close()
+
+    def _begin(self, connected: socket.socket, address: str, certificates: Certificates | None) -> None:
+        """A thread for it, unless there are too many."""
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(
             connected,

@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 
+from dicomguard.core.arrivals import BURST_S, LONGEST_WAIT_S
 from dicomguard.core.peer import Peer
 from dicomguard.scp.guard import Caps, Guard
 
@@ -20,8 +21,13 @@ class Fake:
         self.evicted = True
 
 
-def guard(**caps: int) -> Guard:
+def guard(**caps: float) -> Guard:
     return Guard(Caps(**caps), PEERS)
+
+
+def flood(judge: Guard, address: str, *, seconds: int, secured: bool = False, held: int = 0) -> list[float | None]:
+    """The turns of 200 connections a second."""
+    return [judge.turn(address, secured=secured, held=held, now=1000 + number / 200) for number in range(200 * seconds)]
 
 
 def test_the_oldest_silent_connection_of_an_address_goes_for_a_newcomer() -> None:
@@ -94,3 +100,54 @@ def test_those_that_do_not_close_after_the_last_word_do_not_pile_up() -> None:
     newcomer = Fake()
     assert judge.enter(newcomer)
     assert not newcomer.evicted
+
+
+def test_an_address_that_floods_is_refused_and_the_others_do_not_notice() -> None:
+    judge = guard(connections_per_s=20)
+    turns = flood(judge, "192.0.2.1", seconds=10)
+    assert sum(turn is None for turn in turns) >= 2000 - 20 * (10 + BURST_S + LONGEST_WAIT_S)
+    assert sum(turn is not None for turn in turns) >= 20 * 10
+    assert judge.turn("192.0.2.2", secured=False, held=0, now=1010) == 0.0
+    assert judge.turn("198.51.100.7", secured=False, held=0, now=1010) == 0.0
+
+
+def test_a_flood_on_the_plain_port_leaves_the_port_with_tls_open_to_the_same_address() -> None:
+    judge = guard(connections_per_s=20)
+    flood(judge, "192.0.2.1", seconds=5)
+    assert judge.turn("192.0.2.1", secured=True, held=0, now=1005) == 0.0
+
+
+def test_strangers_share_one_rate_and_never_wait() -> None:
+    judge = guard(connections_per_s=20)
+    turns = [
+        judge.turn(f"203.0.113.{number % 250}", secured=False, held=0, now=1000 + number / 200)
+        for number in range(2000)
+    ]
+    assert set(turns) == {0.0, None}
+    # The rate goes on being served while they flood.
+    assert sum(turn is not None for turn in turns[-200:]) in (19, 20, 21)
+
+
+def test_none_waits_when_too_many_wait_already() -> None:
+    judge = guard(connections_per_s=20, held=64)
+    assert set(flood(judge, "192.0.2.1", seconds=3, held=64)) == {0.0, None}
+
+
+def test_the_most_generous_peer_at_an_address_says_how_often_it_may_connect() -> None:
+    here = Peer(name="gateway", ae_title="GATEWAY", networks=("192.0.2.1",), connections_per_s=500)
+    free = Peer(name="free", ae_title="FREE", networks=("192.0.2.2",), connections_per_s=0)
+    judge = Guard(Caps(connections_per_s=20), [*PEERS, here, free])
+    assert set(flood(judge, "192.0.2.1", seconds=3)) == {0.0}
+    assert set(flood(judge, "192.0.2.2", seconds=3)) == {0.0}
+    assert None in flood(judge, "192.0.2.3", seconds=8)
+
+
+def test_no_rate_is_no_limit() -> None:
+    assert set(flood(guard(connections_per_s=0), "192.0.2.1", seconds=5)) == {0.0}
+
+
+def test_the_addresses_that_are_remembered_are_bounded() -> None:
+    judge = Guard(Caps(), [Peer(name="all", ae_title="ALL", networks=("10.0.0.0/8",))])
+    for number in range(10000):
+        judge.turn(f"10.0.{number // 250}.{number % 250}", secured=False, held=0, now=1000)
+    assert len(judge._arrivals._full_at) == 4096
