@@ -93,7 +93,7 @@ def seeds() -> list[Stream]:
         (COMMITMENT, wire.EXPLICIT),
     ]
     opened = wire.associate_rq(contexts, calling=CALLING)
-    many = wire.associate_rq([(MR, wire.EXPLICIT)] * 60, calling=CALLING)
+    many = wire.associate_rq([(MR, wire.EXPLICIT)] * 20, calling=CALLING)
     echo = tuple(wire.c_echo_rq(context_id=1))
     store = tuple(wire.c_store_rq(dataset(), sop_class=MR, sop_instance="1.2.3.4", context_id=3, max_pdu_bytes=256))
     one_pdu = _joined(wire.c_store_rq(dataset(), sop_class=MR, sop_instance="1.2.3.5", context_id=3))
