@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -57,6 +58,16 @@ def verdict(store: Store, study_key: str, number: int) -> tuple[Verdict, Path]:
         kept = present(studies.kept_verdict(tx, study_key, number), "verdict")
     path = store.root / kept.path
     return Verdict.from_json(json.loads(verified(path, kept.sha256))), path.parent
+
+
+def drop_other_verdicts(store: Store, study_key: str, number: int) -> None:
+    """Remove the folders of verdicts that another has replaced."""
+    with store.read() as tx:
+        kept = present(studies.kept_verdict(tx, study_key, number), "verdict")
+    counts = (store.root / kept.path).parent
+    for folder in (store.root / "results" / study_key / f"r{number}").iterdir():
+        if folder.is_dir() and folder != counts:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def header(store: Store, instance: Instance) -> Header:

@@ -26,7 +26,7 @@ from dicomguard.core.selection import Rule
 from dicomguard.core.study import Manifest
 from dicomguard.core.verdict import NO_MODEL, Model, Predecessor, Verdict, not_analysable
 from dicomguard.errors import Broken, Refused, Unavailable
-from dicomguard.flow import kept
+from dicomguard.flow import kept, reports
 from dicomguard.flow.engine import DELIVER, STUDY, Engine
 from dicomguard.flow.states import (
     ANALYSING,
@@ -51,10 +51,9 @@ DELIVERY_WORKFLOW = "deliver_v1"
 CHILD_DEATHS = 2
 ATTEMPTS = 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 900.0
-# A fault of these steps leaves a study without a verdict; it gets one that says so.
-_BEFORE_VERDICT = ("freeze", "analyse")
 _DIED = "the analysis stopped unexpectedly"
 _FAILED = "the analysis failed, for a reason that the log of the node names"
+_UNREPORTED = "the report on their analysis could not be made, for a reason that the log of the node names"
 _NO_WEIGHTS = "the program cannot read the weights of its model"
 
 _log = log.get("flow")
@@ -111,25 +110,26 @@ class StudyWork:
         steps: tuple[tuple[str, Callable[[], dict[str, Any]]], ...] = (
             ("freeze", lambda: self.freeze(study_key, number)),
             ("analyse", lambda: self.analyse(study_key, number, poisoned=poisoned)),
-            ("build", lambda: self.build(study_key, number)),
+            ("build", lambda: self.build(study_key, number, poisoned=poisoned)),
             ("hand_over", lambda: self.hand_over(study_key, number)),
         )
+        excuses = {"freeze": self.excuse, "analyse": self.excuse, "build": self.excuse_report}
+        last = attempt + 1 >= ATTEMPTS
         answer: dict[str, Any] = {}
         for name, step in steps:
             answer = engine.step(name, guarded, name, step, study_key, number)
+            hopeless = answer["outcome"] in ("refused", "broken") or (answer["outcome"] == "unavailable" and last)
+            if hopeless and name in excuses:
+                excuse = partial(excuses[name], study_key, number, answer["reason"])
+                answer = engine.step("excuse", guarded, "excuse", excuse, study_key, number)
             if answer["outcome"] == "done":
                 continue
-            if answer["outcome"] == "unavailable" and attempt + 1 < ATTEMPTS:
+            if answer["outcome"] == "unavailable" and not last:
                 engine.enqueue(
                     STUDY, WORKFLOW, study_key, number, attempt + 1, poisoned,
                     workflow_id=workflow_id(study_key, number, attempt + 1), delay_s=pause_s(attempt),
                 )  # fmt: skip
             elif answer["outcome"] != "withdrawn":
-                if name in _BEFORE_VERDICT:
-                    excuse = partial(self.excuse, study_key, number, answer["reason"])
-                    answer = engine.step("excuse", guarded, "excuse", excuse, study_key, number)
-                    if answer["outcome"] == "done":
-                        continue
                 engine.step("fail", self.fail, study_key, number, answer["reason"])
             return answer
         for destination in answer["destinations"]:
@@ -197,27 +197,42 @@ class StudyWork:
         _log.error("study.excused", study=study_key, revision=number, reason=reason)
         return {"outcome": "done"}
 
-    def build(self, study_key: str, number: int) -> dict[str, Any]:
+    def build(self, study_key: str, number: int, *, poisoned: bool) -> dict[str, Any]:
         """Make SEG and SR, and keep their bytes before the first is sent."""
         with self._store.begin() as tx:
             objects = results.of_revision(tx, study_key, number)
             manifest = kept.present(studies.manifest(tx, study_key, number), "manifest")
             instances = studies.instances(tx, study_key, number)
+            judged = kept.present(studies.kept_verdict(tx, study_key, number), "verdict")
         if not objects:
-            verdict, folder = kept.verdict(self._store, study_key, number)
-            headers = kept.dataset_heads(self._store, manifest, instances)
-            built = sr_build.build(
-                verdict,
-                manifest,
-                headers=headers,
-                masks=kept.unpacked_masks(folder, verdict, headers),
-                node=self._settings.node,
-                predecessor=kept.earlier(self._store, study_key, number),
-            )
-            plain = sr_build.fallback(built[-1].dataset)
-            files = [(item.result, item.data) for item in built]
-            files.append((replace(plain.result, order=len(built)), plain.data))
-            objects = list(results.keep(self._store, study_key, number, files))
+            if poisoned and judged.category != "not_analysable":
+                raise Broken("The process ended over the results of this study. Look at the log of the worker.")
+            made = reports.full(self._store, study_key, manifest, instances, self._settings.node)
+            objects = list(results.keep(self._store, study_key, number, made))
+        return self._built(study_key, number, objects)
+
+    def excuse_report(self, study_key: str, number: int, reason: str) -> dict[str, Any]:
+        """Keep "not analysable" for a study whose results could not be made, and a report that says so.
+
+        It takes the place of the verdict: what is kept is what was told.
+        """
+        with self._store.begin() as tx:
+            objects = results.of_revision(tx, study_key, number)
+            manifest = kept.present(studies.manifest(tx, study_key, number), "manifest")
+            instances = studies.instances(tx, study_key, number)
+            judged = kept.present(studies.kept_verdict(tx, study_key, number), "verdict")
+            predecessor = kept.predecessor(tx, study_key, number)
+        _log.error("study.unreported", study=study_key, revision=number, category=judged.category, reason=reason)
+        if not objects:
+            if judged.category != "not_analysable":
+                verdict = self._not_analysable(manifest, _UNREPORTED, self._model(), predecessor)
+                self._keep_verdict(study_key, number, verdict, None, from_=(ANALYSING, JUDGED))
+            made = reports.plain(self._store, study_key, manifest, instances, self._settings.node)
+            objects = list(results.keep(self._store, study_key, number, made))
+        kept.drop_other_verdicts(self._store, study_key, number)
+        return self._built(study_key, number, objects)
+
+    def _built(self, study_key: str, number: int, objects: Collection[ResultObject]) -> dict[str, Any]:
         with self._store.begin() as tx:
             self._enter(tx, study_key, number, BUILT, from_=(ANALYSING, JUDGED, BUILT))
         _log.event("results.kept", study=study_key, revision=number, count=len(objects))
@@ -362,14 +377,22 @@ class StudyWork:
 
         return write
 
-    def _keep_verdict(self, study_key: str, number: int, verdict: Verdict, mask_bytes: bytes | None) -> None:
+    def _keep_verdict(
+        self,
+        study_key: str,
+        number: int,
+        verdict: Verdict,
+        mask_bytes: bytes | None,
+        *,
+        from_: Collection[str] = (ANALYSING,),
+    ) -> None:
         """Files under names with their hash first, then the row: two analyses never mix, and the first row stays."""
         folder = f"results/{study_key}/r{number}/{verdict.sha256[:16]}"
         if mask_bytes is not None:
             write_durably(self._store.disk, self._store.root, f"{folder}/masks.npz", [mask_bytes])
         write_durably(self._store.disk, self._store.root, f"{folder}/verdict.json", [verdict.to_bytes()])
         with self._store.begin() as tx:
-            if not studies.advance(tx, study_key, number, JUDGED, from_=(ANALYSING,)):
+            if not studies.advance(tx, study_key, number, JUDGED, from_=from_):
                 self._enter(tx, study_key, number, JUDGED, from_=(JUDGED,))
                 return
             studies.keep_verdict(
