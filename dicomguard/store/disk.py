@@ -74,16 +74,17 @@ class SystemDisk:
         self.durable: set[Path] = set()
 
     def create(self, path: Path) -> BinaryIO:
-        """Exclusive, so that two writers can never share a temporary name."""
-        return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb", _COPY_BYTES)
+        """Exclusive, so that two writers can never share a temporary name; without a buffer of its own."""
+        return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb", 0)
 
     def write(self, file: BinaryIO, piece: Piece) -> None:
-        """Through the file's buffer."""
-        file.write(piece)
+        """write(2), once more where it wrote less."""
+        view = memoryview(piece)
+        while view:
+            view = view[file.write(view) :]
 
     def sync(self, file: BinaryIO) -> None:
-        """Buffer out, then fdatasync: size and content, not the time stamps."""
-        file.flush()
+        """fdatasync(2): size and content, not the time stamps."""
         os.fdatasync(file.fileno())
 
     def rename(self, source: Path, target: Path) -> None:

@@ -10,13 +10,13 @@ import secrets
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Literal
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from dicomguard import log
 from dicomguard.core.instance import Instance
@@ -31,23 +31,27 @@ from dicomguard.store.log_records import Logged, read_segment
 from dicomguard.store.log_slots import Slot, claiming, empty_slot, flush_slot, new_slot, read_slot
 from dicomguard.store.receive_log import ReceiveLog, open_segments
 from dicomguard.store.studies import read_instance
-from dicomguard.store.tables import study
+from dicomguard.store.tables import instance, study
 
 _LOG = log.get("store")
 # Records in one transaction.
-_BATCH = 64
+_BATCH = 256
 # A sender waits this long for a free segment, or for another who brings the same instance; then it gets 0xA700.
 _PATIENCE_S = 20.0
 # A record does not stay in the log much longer: a replay must not bring back what was removed since.
 _OLDEST_S = 60.0
 _LOOK_S = 0.5
-# The filer waits this long for more to file at once.
-_LINGER_S = 0.1
+# The filer leaves the processor to those who receive until nothing has come for so long, but not more often than this
+# in a row: a batch costs little more than one record.
+_QUIET_S = 0.05
+_MOST_QUIET = 6
 _LONGEST_PAUSE_S = 2.0
 # Keys of studies that were seen lately.
 _STUDIES = 4096
 # Repeats that wait to be counted; more of them are not counted.
 _MOST_WAITING = 20_000
+_COPIES = select(instance.c.sha256, instance.c.state, instance.c.path).where(instance.c.sop_uid == bindparam("uid"))
+_STUDY_KEY = select(study.c.study_key).where(study.c.study_uid == bindparam("uid"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +66,17 @@ class _Ended:
 class _Claim:
     """Somebody brings an instance, or it is logged and has no row yet."""
 
-    __slots__ = ("logged", "sha256")
+    __slots__ = ("arrival", "identity", "logged", "study_key")
 
-    def __init__(self, sha256: str) -> None:
-        self.sha256 = sha256
-        self.logged: Stored | None = None
+    def __init__(self, arrival: Arrival, identity: Identity) -> None:
+        self.arrival = arrival
+        self.identity = identity
+        self.study_key = ""
+        self.logged = False
+
+    def outcome(self) -> Duplicate:
+        """For who brings the same bytes again."""
+        return _duplicate(_instance(self.arrival, self.identity, self.study_key), self.study_key)
 
 
 class Filer:
@@ -75,7 +85,12 @@ class Filer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._log: ReceiveLog | None = None
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        # Only the filer's thread waits for it.
+        self._work = threading.Condition(lock)
+        # Everything that was ever put into the queue.
+        self._came = 0
         self._claims: dict[str, _Claim] = {}
         self._associations: dict[str, Association] = {}
         self._studies: OrderedDict[str, str] = OrderedDict()
@@ -102,10 +117,10 @@ class Filer:
         literal: Callable[[], Outcome],
     ) -> Outcome:
         """Durable when it returns. `content` is None for what must take the literal order. Raises `Unavailable`."""
-        claim = self._claim(identity.sop_uid, arrival.sha256)
-        if isinstance(claim, Stored):
+        claim, is_mine = self._claim(arrival, identity)
+        if not is_mine:
             self._repeated(arrival, claim.study_key)
-            return _duplicate(claim.instance, claim.study_key)
+            return claim.outcome()
         logged = False
         try:
             known = self._known(arrival, identity)
@@ -114,37 +129,39 @@ class Filer:
                 return known
             if known == "other" or content is None or self._log is None or len(content) > self._log.most_bytes:
                 return literal()
-            study_key = self._study_key(identity.study_uid)
-            row = backlog.describe(arrival, identity, study_key)
+            claim.study_key = self._study_key(identity.study_uid)
+            row = backlog.describe(arrival, identity, claim.study_key)
             try:
                 self._log.append(row, content, head_bytes=head_bytes, sha256=arrival.sha256)
             finally:
                 self._store.space.failed = self._log.failed
             logged = True
-            stored = Stored(instance=_instance(arrival, identity, study_key), study_key=study_key)
             with self._changed:
-                claim.logged = stored
+                claim.logged = True
                 self._changed.notify_all()
-            return stored
+            return Stored(instance=_instance(arrival, identity, claim.study_key), study_key=claim.study_key)
         finally:
             if not logged:
                 self._release([identity.sop_uid])
 
-    def _claim(self, sop_uid: str, sha256: str) -> _Claim | Stored:
-        """Be the only one who brings this UID; or what is logged under it, when the bytes are the same."""
+    def _claim(self, arrival: Arrival, identity: Identity) -> tuple[_Claim, bool]:
+        """Be the only one who brings this UID; or what is logged under it (false), when the bytes are the same."""
+        sop_uid = identity.sop_uid
 
         def free() -> bool:
             held = self._claims.get(sop_uid)
-            return held is None or (held.sha256 == sha256 and held.logged is not None)
+            return held is None or (held.arrival.sha256 == arrival.sha256 and held.logged)
 
         with self._changed:
-            if not self._changed.wait_for(free, timeout=_PATIENCE_S):
-                raise Unavailable("Another copy under this SOP Instance UID waits to be filed. Send it again.")
+            if not free():
+                with self._hurrying():
+                    if not self._changed.wait_for(free, timeout=_PATIENCE_S):
+                        raise Unavailable("Another copy under this SOP Instance UID waits to be filed. Send it again.")
             held = self._claims.get(sop_uid)
-            if held is not None and held.logged is not None:
-                return held.logged
-            claim = self._claims[sop_uid] = _Claim(sha256)
-            return claim
+            if held is not None:
+                return held, False
+            claim = self._claims[sop_uid] = _Claim(arrival, identity)
+            return claim, True
 
     def _release(self, sop_uids: list[str]) -> None:
         with self._changed:
@@ -157,21 +174,25 @@ class Filer:
         if self._store.clock.monotonic() < self._away_until:
             return "nothing"
         try:
-            with self._store.look() as tx:
-                rows = filing.copies(tx, identity.sop_uid)
-                if not rows and identity.study_uid not in self._studies:
-                    key = tx.execute(select(study.c.study_key).where(study.c.study_uid == identity.study_uid)).scalar()
-                    if key is not None:
-                        self._remember(identity.study_uid, key)
+            rows = self._store.ask(_COPIES, {"uid": identity.sop_uid})
+            if not rows and identity.study_uid not in self._studies:
+                for (key,) in self._store.ask(_STUDY_KEY, {"uid": identity.study_uid}):
+                    self._remember(identity.study_uid, str(key))
+            for sha256, state, path in rows:
+                if sha256 == arrival.sha256 and state in ("stored", "own"):
+                    return self._kept(arrival, identity) if (self._store.root / path).is_file() else "other"
         except Unavailable:
             self._away_until = self._store.clock.monotonic() + 1.0
             return "nothing"
+        return "other" if rows else "nothing"
+
+    def _kept(self, arrival: Arrival, identity: Identity) -> Duplicate | Literal["other"]:
+        with self._store.look() as tx:
+            rows = filing.copies(tx, identity.sop_uid)
         for row in rows:
             if row.sha256 == arrival.sha256 and row.state in ("stored", "own"):
-                if (self._store.root / row.path).is_file():
-                    return _duplicate(read_instance(row), str(row.study_key))
-                return "other"
-        return "other" if rows else "nothing"
+                return _duplicate(read_instance(row), str(row.study_key))
+        return "other"
 
     def _study_key(self, study_uid: str) -> str:
         """The known key, else a new one, the same for all who ask."""
@@ -190,8 +211,14 @@ class Filer:
     def _repeated(self, arrival: Arrival, study_key: str) -> None:
         with self._changed:
             if len(self._waiting) < _MOST_WAITING:
-                self._waiting.append(Repeated(arrival=arrival, study_key=study_key))
-                self._changed.notify_all()
+                self._queue(Repeated(arrival=arrival, study_key=study_key))
+
+    def _queue(self, item: Item | Repeated | _Ended) -> None:
+        """Under the lock."""
+        self._waiting.append(item)
+        self._came += 1
+        if len(self._waiting) == 1:
+            self._work.notify()
 
     # --- associations ----------------------------------------------------------------------------------------------
 
@@ -211,17 +238,17 @@ class Filer:
         """Its row says so behind all its instances; until then it holds their studies."""
         with self._changed:
             if self._associations.pop(id, None) is not None:
-                self._waiting.append(_Ended(id=id, how=how, at=self._store.clock.now()))
-                self._changed.notify_all()
+                self._queue(_Ended(id=id, how=how, at=self._store.clock.now()))
 
     # --- behind Success --------------------------------------------------------------------------------------------
 
     def appended(self, record: Logged) -> None:
         """The log has flushed it."""
+        claim = self._claims[record.sop_instance_uid]
+        item = Item(record=record, arrival=claim.arrival, identity=claim.identity, study_key=claim.study_key)
         with self._changed:
-            self._waiting.append(backlog.read(record))
+            self._queue(item)
             self._owe(record.size_bytes)
-            self._changed.notify_all()
 
     def start(self, opened: ReceiveLog) -> None:
         """Begin to file what this log gets."""
@@ -230,20 +257,25 @@ class Filer:
 
     def settle(self, *, patience_s: float) -> bool:
         """Wait until everything that was taken has its file and row and is counted."""
-        with self._changed:
-            self._hurried += 1
-            self._changed.notify_all()
-            try:
-                return self._changed.wait_for(lambda: not self._waiting, timeout=patience_s)
-            finally:
-                self._hurried -= 1
+        with self._changed, self._hurrying():
+            return self._changed.wait_for(lambda: not self._waiting, timeout=patience_s)
+
+    @contextmanager
+    def _hurrying(self) -> Iterator[None]:
+        """Under the lock: somebody waits for the filer, which lingers no more."""
+        self._hurried += 1
+        self._work.notify()
+        try:
+            yield
+        finally:
+            self._hurried -= 1
 
     def close(self, *, patience_s: float) -> None:
         """File what is left, empty the log, end. What does not get filed in time is replayed at the next start."""
         self.settle(patience_s=patience_s)
         with self._changed:
             self._stopping = True
-            self._changed.notify_all()
+            self._work.notify()
         self._thread.join(patience_s)
         if self._log is not None and not self._thread.is_alive():
             self._log.close()
@@ -258,11 +290,10 @@ class Filer:
         while not self._stopping:
             with self._changed:
                 if pause_s:
-                    self._changed.wait_for(lambda: self._stopping, timeout=pause_s)
+                    self._work.wait_for(lambda: self._stopping, timeout=pause_s)
                 else:
-                    self._changed.wait_for(lambda: self._waiting or self._stopping, timeout=_LOOK_S)
-                    # A batch costs little more than one record, and takes its time from those who receive.
-                    self._changed.wait_for(self._is_due, timeout=_LINGER_S if self._waiting else 0.0)
+                    self._work.wait_for(lambda: self._waiting or self._stopping, timeout=_LOOK_S)
+                    self._linger()
                 batch = list(islice(self._waiting, _BATCH))
             try:
                 self._file(batch)
@@ -281,8 +312,15 @@ class Filer:
         except Unavailable as error:
             _LOG.warning("filing.postponed", reason=str(error), count=len(self._waiting))
 
-    def _is_due(self) -> bool:
-        return len(self._waiting) >= _BATCH or self._stopping or self._hurried > 0
+    def _linger(self) -> None:
+        """Under the lock: as long as more comes, nobody waits for the filer, and the log has room."""
+        for _ in range(_MOST_QUIET if self._waiting else 0):
+            if self._stopping or self._hurried or (self._log is not None and self._log.is_pressed):
+                return
+            came = self._came
+            self._work.wait(_QUIET_S)
+            if self._came == came:
+                return
 
     def _file(self, batch: list[Item | Repeated | _Ended]) -> None:
         """Each is off the queue once it is done, so that what an error leaves there is tried again."""

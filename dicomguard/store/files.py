@@ -147,7 +147,7 @@ class Aside:
         """Close, and remove the file unless it has its final name."""
         if self._file is not None:
             file, self._file = self._file, None
-            # What is still buffered may find no room; it is not wanted any more.
+            # It is not wanted any more.
             with suppress(OSError):
                 file.close()
         self.written.drop()
@@ -176,18 +176,29 @@ def write_loosely(disk: Disk, root: Path, relative: str, pieces: Iterable[Piece]
     target = root / relative
     aside = root / INCOMING / f"{secrets.token_hex(12)}.part"
     try:
-        for folder in (aside.parent, target.parent):
-            _make_loosely(disk, folder)
         try:
-            with disk.create(aside) as file:
+            with _create_loosely(disk, aside) as file:
                 for piece in pieces:
                     disk.write(file, piece)
-            disk.rename(aside, target)
-        finally:
+            try:
+                disk.rename(aside, target)
+            except FileNotFoundError:
+                _make_loosely(disk, target.parent)
+                disk.rename(aside, target)
+        except BaseException:
             aside.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise unavailable(error) from error
     return target
+
+
+def _create_loosely(disk: Disk, path: Path) -> BinaryIO:
+    try:
+        return disk.create(path)
+    except FileNotFoundError:
+        _make_loosely(disk, path.parent)
+        return disk.create(path)
 
 
 def make_folders(disk: Disk, root: Path, folder: Path) -> None:

@@ -302,8 +302,9 @@ def collect(tx: Tx, row: Row[tuple[object, ...]], arrivals: Sequence[Arrival], *
 
 
 def path_of(arrival: Arrival, study_key: str) -> str:
-    """Where a copy lies: by day, key and hash of ours."""
-    return f"store/{arrival.received_at:%Y/%m/%d}/{study_key}/{arrival.sha256[:2]}/{arrival.sha256}.dcm"
+    """Where a copy lies: by day, key and hash of ours; earlier versions put two characters of the hash before it."""
+    day = arrival.received_at
+    return f"store/{day.year:04}/{day.month:02}/{day.day:02}/{study_key}/{arrival.sha256}.dcm"
 
 
 def _touch(tx: Tx, arrival: Arrival, study_key: str | None) -> None:

@@ -26,6 +26,7 @@ _LOG = log.get("store")
 # Failed flushes in a row after which nothing is taken any more.
 _MOST_FAILURES = 2
 _U64 = struct.Struct("<Q")
+_JSON = json.JSONEncoder(separators=(",", ":"))
 # Offsets of the marks.
 _APPENDED, _FILED, _FAILED = 0, 8, 16
 
@@ -37,7 +38,7 @@ class _Entry:
 
     def __init__(self, row: Mapping[str, Any], content: memoryview, head_bytes: int, sha256: str) -> None:
         self.row = row
-        self.text = json.dumps(row, separators=(",", ":")).encode()
+        self.text = _JSON.encode(row).encode()
         self.content = content
         self.head_bytes = head_bytes
         self.sha256 = sha256
@@ -307,6 +308,12 @@ class ReceiveLog:
             if segment not in self.retired:
                 self._free.append(segment)
             self.changed.notify_all()
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether more than half of the segments are in use."""
+        with self.changed:
+            return 2 * len(self._free) < len(self._all)
 
     @property
     def free_segments(self) -> int:

@@ -55,7 +55,7 @@ def test_the_dataset_is_kept_byte_for_byte_under_a_path_of_ours(store: Store, tm
     assert dataset_bytes(kept) == dataset_bytes(source)
     assert outcome.instance.sha256 == hashlib.sha256(dataset_bytes(source)).hexdigest()
     day, key, sha256 = "store/2026/11/24", outcome.study_key, outcome.instance.sha256
-    assert outcome.instance.path == f"{day}/{key}/{sha256[:2]}/{sha256}.dcm"
+    assert outcome.instance.path == f"{day}/{key}/{sha256}.dcm"
     assert part10.read_meta(kept).sop_instance_uid == f"{ROOT}.1.1.1"
     # Nothing is left of the temporary file.
     assert not list((store.root / "store/incoming").iterdir())
@@ -66,7 +66,7 @@ def test_the_order_of_the_durable_write_is_literal(store: Store, disk: FakeDisk,
     disk.steps.clear()
     bring(store, tmp_path / "in", sop=f"{ROOT}.1.1.2")
     kept = [step for step in disk.steps if step != "write"]
-    # The folders of the two hash characters are new or not; the last three steps are always these.
+    # Its folder is there already; the last steps are always these.
     assert kept[0] == "sync"
     assert kept[-2:] == ["rename", "sync_folder"]
 
