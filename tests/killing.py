@@ -1,8 +1,12 @@
 """Kill a receiver while it receives, and hold it to what it acknowledged."""
 
+import contextlib
 import hashlib
+import os
+import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,11 +14,22 @@ import numpy as np
 from sqlalchemy import select
 
 from dicomguard import part10
+from dicomguard.clock import SystemClock
 from dicomguard.store import tables
-from dicomguard.store.db import Store
-from dicomguard.store.log_slots import unfiled
-from tests.instances import ROOT, part10_bytes
-from tests.receiver import LiveReceiver, associated, receiver, send
+from dicomguard.store.db import Store, open_store
+from dicomguard.store.log_slots import settle, unfiled
+from tests.fault.forks import Zygote
+from tests.fuzz import wire
+from tests.instances import MR, ROOT, part10_bytes
+from tests.peers import free_port
+from tests.receiver import configuration
+
+# Share of the starts that are killed too, while what the last receiver left is replayed.
+_KILLED_STARTS = 0.1
+# The kill comes a moment after fewer answers than this, counted from the start of the senders.
+_MOST_ANSWERS = 20
+# Longer than any answer; shorter than a sender of the campaign should ever wait for one that is gone.
+_PATIENCE_S = 30.0
 
 
 @dataclass
@@ -24,49 +39,123 @@ class Tally:
     acknowledged: dict[str, str] = field(default_factory=dict)
     # Sent and not answered: may be there or not.
     unanswered: int = 0
+    # While senders sent, and while a successor replayed.
+    kills: int = 0
+    killed_starts: int = 0
     # Records that the log held after a kill, and those among them whose file was there and was taken.
     logged: int = 0
     wiped: int = 0
+    # Acknowledged and without its row or file; files that are not what their name or row says.
+    missing: int = 0
+    torn: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    # Files that were found whole, by path: size, time and number.
+    _whole: dict[Path, tuple[int, int, int]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        kept = f"{len(self.acknowledged)} acknowledged, {self.unanswered} unanswered"
-        return f"{kept}, {self.logged} in the log after the kills, {self.wiped} of their files taken"
+        return (
+            f"{self.kills} kills and {self.killed_starts} of starts: {len(self.acknowledged)} acknowledged, "
+            f"missing {self.missing}, torn {self.torn}; {self.unanswered} unanswered, "
+            f"{self.logged} in the log after the kills, {self.wiped} of their files taken"
+        )
+
+    def add(self, other: "Tally") -> None:
+        """The figures of another campaign, whose UIDs are not these."""
+        for name in ("unanswered", "kills", "killed_starts", "logged", "wiped", "missing", "torn"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.acknowledged |= other.acknowledged
+
+    def whole(self, path: Path, sha256: str) -> bool:
+        """Whether a file's dataset has that hash; one that has not changed since is not read again."""
+        found = path.stat()
+        state = (found.st_size, found.st_mtime_ns, found.st_ino)
+        if self._whole.get(path) != state:
+            if dataset_sha256(path) != sha256:
+                return False
+            self._whole[path] = state
+        return True
 
 
 def dataset_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()[part10.dataset_offset(path) :]).hexdigest()
 
 
-def _instance(folder: Path, *, sender: int, number: int, rng: np.random.Generator) -> Path:
-    """Of 1 kB to 600 kB; every tenth study begins anew."""
+def _instance(*, sender: int, number: int, rng: np.random.Generator) -> tuple[str, bytes]:
+    """SOP Instance UID and dataset of 1 kB to 600 kB; every tenth study begins anew."""
     study = f"{ROOT}.7.{sender}.{number // 10}"
-    path = folder / f"{sender}-{number}.dcm"
+    sop = f"{study}.1.{number}"
     size = int(rng.choice([1_000, 20_000, 130_000, 600_000]))
-    path.write_bytes(
-        part10_bytes(study=study, series=f"{study}.1", sop=f"{study}.1.{number}", pixels=rng.bytes(2 * (size // 2)))
-    )
-    return path
+    whole = part10_bytes(study=study, series=f"{study}.1", sop=sop, pixels=rng.bytes(2 * (size // 2)))
+    return sop, whole[144 + int.from_bytes(whole[140:144], "little") :]
 
 
-def _keep_sending(
-    live: LiveReceiver, folder: Path, tally: Tally, *, sender: int, first: int, rng: np.random.Generator
-) -> None:
+def keep_sending(port: int, tally: Tally, *, sender: int, first: int, rng: np.random.Generator) -> None:
     """Until the receiver is gone."""
+    request = wire.associate_rq([(MR, wire.EXPLICIT)], calling="CT1")
     number = first
-    example = _instance(folder, sender=sender, number=number, rng=rng)
-    # The requestor does not always notice that its peer is gone.
-    with associated(live, [example], answer_s=2.0) as association:
-        while association.is_established:
-            path = _instance(folder, sender=sender, number=number, rng=rng)
-            status = send(association, path)
+    # A release that finds nobody is the end of this, too.
+    with (
+        contextlib.suppress(OSError, AssertionError),
+        wire.associated(port, request, timeout_s=_PATIENCE_S) as (connection, longest),
+    ):
+        while True:
+            sop, dataset = _instance(sender=sender, number=number, rng=rng)
+            pdus = wire.c_store_rq(dataset, sop_class=MR, sop_instance=sop, max_pdu_bytes=longest)
+            status = None
+            with contextlib.suppress(OSError):
+                connection.sendall(b"".join(pdus))
+                status = wire.status_of(wire.read_pdu(connection)[1])
             with tally.lock:
                 if status == 0:
-                    tally.acknowledged[part10.read_meta(path).sop_instance_uid] = dataset_sha256(path)
+                    tally.acknowledged[sop] = hashlib.sha256(dataset).hexdigest()
                 else:
                     tally.unanswered += 1
-            path.unlink()
+            if status is None:
+                return
             number += 1
+
+
+class _Node:
+    """Receivers on one state folder, one after the other."""
+
+    def __init__(self, folder: Path, zygote: Zygote, *, url: str, more: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self._state, self._url = folder / "state", url
+        self._zygote = zygote
+        self._log = folder / "log.jsonl"
+        self._config = folder / "dicomguard.toml"
+        self._config.write_text(configuration(self.port, more=more, url=url))
+        self._pid = 0
+
+    def start(self) -> None:
+        """A fork; it may not listen yet."""
+        self._log.unlink(missing_ok=True)
+        self._pid = self._zygote.start({"config": str(self._config), "log": str(self._log)})
+
+    def wait_until_open(self) -> None:
+        """It has replayed the log and listens."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while "receiver.opened" not in self._said():
+            assert not self._zygote.ended(), self._said()[-2000:]
+            assert time.monotonic() < deadline, self._said()[-2000:]
+            time.sleep(0.004)
+
+    def kill(self) -> None:
+        """As a power cut for the process."""
+        os.kill(self._pid, signal.SIGKILL)
+        assert self._zygote.wait() == -signal.SIGKILL, self._said()[-2000:]
+        assert '.failed"' not in self._said(), self._said()[-2000:]
+
+    @contextlib.contextmanager
+    def store(self) -> Iterator[Store]:
+        """Its store, opened beside it or after it."""
+        store = open_store(self._state, self._url, SystemClock())
+        yield store
+        store.close()
+
+    def _said(self) -> str:
+        return self._log.read_text() if self._log.exists() else ""
 
 
 def kill_while_receiving(
@@ -75,40 +164,57 @@ def kill_while_receiving(
     """Start, send from several associations, SIGKILL at a random moment, take what a power cut may take, start, check.
 
     The log is small, so that its segments go round. What it covers has neither a flushed file nor a flushed row: after
-    each kill every such file is removed or cut, and its row goes.
+    each kill every such file is removed or cut, and its row goes. Some successors are killed while they replay.
     """
     rng = np.random.default_rng(seed)
     tally = Tally()
-    (folder / "in").mkdir(parents=True)
     more = f"[storage]\nlow_bytes = 0\nstop_bytes = 0\nlog_segments = {segments}\n"
     more += f"log_segment_bytes = {4 << 20}\nlog_spill_bytes = 400000\n"
-    for round_number in range(kills + 1):
-        with receiver(folder, url=url, more=more) as live:
-            if round_number:
-                check(live.store(), tally)
-            if round_number == kills:
-                break
-            threads = [
-                threading.Thread(
-                    target=_keep_sending,
-                    args=(live, folder / "in", tally),
-                    kwargs={
-                        "sender": sender,
-                        "first": 1000 * round_number,
-                        "rng": np.random.default_rng([seed, sender]),
-                    },
-                )
-                for sender in range(senders)
-            ]
-            for thread in threads:
-                thread.start()
-            time.sleep(float(rng.uniform(0.15, 0.8)))
-            live.kill()
-            for thread in threads:
-                thread.join(60)
-                assert not thread.is_alive()
-            take_unflushed(live.store(), tally, rng)
+    with contextlib.closing(Zygote("receiver")) as zygote:
+        node = _Node(folder, zygote, url=url, more=more)
+        node.start()
+        node.wait_until_open()
+        for round_number in range(kills):
+            _send_until_killed(node, tally, senders=senders, first=1000 * round_number, rng=rng)
+            with node.store() as store:
+                take_unflushed(store, tally, rng)
+            node.start()
+            if rng.random() < _KILLED_STARTS:
+                # While it opens the store or replays, and sometimes a little after.
+                time.sleep(float(rng.uniform(0, 0.15)))
+                node.kill()
+                tally.killed_starts += 1
+                node.start()
+            node.wait_until_open()
+            with node.store() as store:
+                check(store, tally)
+        node.kill()
     return tally
+
+
+def _send_until_killed(node: _Node, tally: Tally, *, senders: int, first: int, rng: np.random.Generator) -> None:
+    threads = [
+        threading.Thread(
+            target=keep_sending,
+            args=(node.port, tally),
+            kwargs={"sender": sender, "first": first, "rng": np.random.default_rng(int(rng.integers(1 << 62)))},
+        )
+        for sender in range(senders)
+    ]
+    wanted = len(tally.acknowledged) + int(rng.integers(_MOST_ANSWERS))
+    for thread in threads:
+        thread.start()
+    # By answers, not by the clock: on a slow machine it would strike before the first.
+    deadline = time.monotonic() + _PATIENCE_S
+    while len(tally.acknowledged) < wanted:
+        assert time.monotonic() < deadline, "the senders get no answers"
+        time.sleep(0.001)
+    time.sleep(float(rng.uniform(0, 0.05)))
+    node.kill()
+    tally.kills += 1
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def take_unflushed(store: Store, tally: Tally, rng: np.random.Generator) -> None:
@@ -131,20 +237,16 @@ def take_unflushed(store: Store, tally: Tally, rng: np.random.Generator) -> None
 
 def check(store: Store, tally: Tally) -> None:
     """Everything acknowledged has a row and a whole file; every row has one; what is half is nowhere."""
+    assert settle(store.root, patience_s=_PATIENCE_S), "what was acknowledged is not filed in time"
     with store.read() as tx:
         rows = tx.execute(select(tables.instance)).all()
-    kept = {row.sop_uid: row for row in rows}
-    missing = set(tally.acknowledged) - set(kept)
-    assert not missing, f"{len(missing)} acknowledged instances have no row"
-    for row in rows:
-        path = store.root / row.path
-        assert path.is_file(), "a row without its file"
-        assert dataset_sha256(path) == row.sha256, "a torn file"
-        if row.sop_uid in tally.acknowledged:
-            assert row.sha256 == tally.acknowledged[row.sop_uid]
-    with store.read() as tx:
-        keys = set(tx.execute(select(tables.study.c.study_key).where(tables.study.c.collecting)).scalars())
+        collecting = set(tx.execute(select(tables.study.c.study_key).where(tables.study.c.collecting)).scalars())
+    there = {row.sop_uid: row.sha256 for row in rows if (store.root / row.path).is_file()}
+    tally.missing = sum(there.get(sop) != sha256 for sop, sha256 in tally.acknowledged.items())
+    tally.torn = sum(row.sop_uid in there and not tally.whole(store.root / row.path, row.sha256) for row in rows)
+    # With or without a row, a file is named by its hash.
+    tally.torn += sum(not tally.whole(path, path.stem) for path in (store.root / "store").rglob("*.dcm"))
+    assert (tally.missing, tally.torn) == (0, 0), str(tally)
+    assert len(there) == len(rows), f"{len(rows) - len(there)} rows without their file"
     # Each acknowledged instance is work that completion will see.
-    assert {row.study_key for row in rows} <= keys
-    for path in (store.root / "store").rglob("*.dcm"):
-        assert path.stem == dataset_sha256(path), "a torn file without a row"
+    assert {row.study_key for row in rows} <= collecting

@@ -5,13 +5,9 @@ worker a study that was received) is made once and copied.
 """
 
 import contextlib
-import json
 import os
-import select
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,9 +25,9 @@ from dicomguard.deliver import storage
 from dicomguard.deliver.association import Timeouts
 from dicomguard.store import deliveries, results, studies
 from dicomguard.store.db import open_store
-from tests.conftest import ROOT
 from tests.fault import world
 from tests.fault.effects import Moment
+from tests.fault.forks import Zygote
 from tests.peer import Peer, peer
 from tests.peers import Postgres, free_port
 from tests.receiver import configuration
@@ -52,45 +48,6 @@ class Outcome:
     name: str
     # Objects that an archive got twice, with the same UID and the same bytes.
     repeated: int
-
-
-class Zygote:
-    """`tests.fault.zygote` in a process of its own; one fork at a time."""
-
-    def __init__(self, kind: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault.zygote", kind],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True,
-        )
-
-    def start(self, order: dict[str, object]) -> int:
-        """Process id of a new fork."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        return self._answer(60)
-
-    def ended(self) -> bool:
-        """Whether `wait` would answer at once."""
-        return bool(select.select([self._process.stdout], [], [], 0)[0])
-
-    def wait(self, seconds: float = 90) -> int:
-        """Exit status of the fork."""
-        return self._answer(seconds)
-
-    def _answer(self, seconds: float) -> int:
-        assert self._process.stdout is not None
-        assert select.select([self._process.stdout], [], [], seconds)[0], f"no answer after {seconds} s"
-        return int(self._process.stdout.readline())
-
-    def close(self) -> None:
-        """End it, and a fork that hangs."""
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
 
 
 class Loop:

@@ -11,7 +11,7 @@ from dicomguard.store.db import open_store
 from dicomguard.store.files import SystemDisk
 from dicomguard.store.restore import restore
 from dicomguard.store.verify.inspection import Inspector
-from tests.killing import Tally, _keep_sending, dataset_sha256
+from tests.killing import Tally, dataset_sha256, keep_sending
 from tests.receiver import receiver
 
 
@@ -27,11 +27,10 @@ def kept(state: Path) -> dict[str, str]:
 
 def test_verify_and_backup_while_instances_come(tmp_path: Path) -> None:
     tally = Tally()
-    (tmp_path / "in").mkdir()
     with receiver(tmp_path) as live:
         senders = [
             threading.Thread(
-                target=_keep_sending, args=(live, tmp_path / "in", tally),
+                target=keep_sending, args=(live.port, tally),
                 kwargs={"sender": number, "first": 0, "rng": np.random.default_rng(number)},
             )
             for number in range(2)

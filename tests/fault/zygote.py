@@ -2,7 +2,7 @@
 
 `python -m tests.fault.zygote receiver|worker` reads one JSON order a line. It answers with the process id of the fork,
 and at its end with the exit status (minus the signal that ended it). An order names the configuration of a receiver or
-the `Plan` of a worker, where log and trace go, and the effect to stop at.
+the `Plan` of a worker, and where the log goes; with a trace, also the effect to stop at.
 """
 
 import json
@@ -53,8 +53,10 @@ def fork(run: Run, order: dict[str, Any]) -> int:
     """In the fork: to its end."""
     target = os.open(order["log"], os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     os.dup2(target, 2)
-    counter = effects.Effects(Path(order["trace"]), stop_at=order["stop_at"], moment=order["moment"])
-    effects.watch(counter, Path(order["state"]))
+    os.close(target)
+    if "trace" in order:
+        counter = effects.Effects(Path(order["trace"]), stop_at=order["stop_at"], moment=order["moment"])
+        effects.watch(counter, Path(order["state"]))
     try:
         return run(order)
     except DicomguardError as error:
