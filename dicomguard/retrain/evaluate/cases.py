@@ -83,6 +83,12 @@ class Forgery:
         stack[self.first : self.first + self.forged.pixels.shape[0]] = self.forged.pixels
         return stack
 
+    def twin(self) -> Pixels:
+        """The whole case with the forger's authentic planes in it: those of the case, unless he went over them all."""
+        stack = self.case.pixels.copy()
+        stack[self.first : self.first + self.forged.twin.shape[0]] = self.forged.twin
+        return stack
+
     def mask(self, z: int) -> tuple[Mask, Mask]:
         """H×W forged pixels of a plane of the case, and the band that metrics ignore."""
         at = z - self.first

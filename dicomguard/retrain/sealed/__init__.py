@@ -1,0 +1,1 @@
+"""Sealed families of forgery: written apart from the others, made only by `evaluate --sealed`, never trained on."""
