@@ -31,7 +31,39 @@ def auc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
     return total / (count * len(negative))
 
 
-def auc_by_patient(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """An estimate and what it was in each draw of patients; NaN where a draw held nobody that counts."""
+
+    value: float
+    draws: NDArray[np.float64]
+
+    def interval(self) -> Interval:
+        """The 95 % percentile interval."""
+        known = self.draws[~np.isnan(self.draws)]
+        low, high = np.percentile(known, [2.5, 97.5]) if known.size else (self.value, self.value)
+        return Interval(value=self.value, low=float(low), high=float(high))
+
+
+def mean_of(estimates: Sequence[Drawn]) -> Drawn | None:
+    """Mean of estimates, draw by draw; None when there are none."""
+    if not estimates:
+        return None
+    draws = np.stack([one.draws for one in estimates])
+    known = ~np.isnan(draws)
+    counts = known.sum(axis=0)
+    sums = np.where(known, draws, 0.0).sum(axis=0)
+    mean = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return Drawn(value=float(np.mean([one.value for one in estimates])), draws=mean)
+
+
+def patient_weights(count: int, draws: int, seed: int) -> NDArray[np.float64]:
+    """draws×count: how often each patient is taken when `count` are taken with replacement."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
+
+
+def draw_auc(
     positive: Sequence[float],
     positive_patients: Sequence[str],
     negative: Sequence[float],
@@ -39,10 +71,11 @@ def auc_by_patient(
     *,
     draws: int = 2000,
     seed: int = 0,
-) -> Interval | None:
-    """AUC with a patient bootstrap. None when a side is empty.
+) -> Drawn | None:
+    """AUC with a patient bootstrap; None when a side is empty.
 
-    Patients are resampled with replacement; a draw without a positive or a negative is left out.
+    Patients are resampled with replacement; a draw without a positive or a negative says nothing. Two calls about the
+    same patients draw the same ones, so that their difference is paired.
     """
     value = auc(positive, negative)
     if value is None:
@@ -53,13 +86,38 @@ def auc_by_patient(
         np.asarray(positive), [place[p] for p in positive_patients], np.asarray(negative),
         [place[p] for p in negative_patients], len(patients),
     )  # fmt: skip
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), size=draws).astype(np.float64)
+    weights = patient_weights(len(patients), draws, seed)
     above = ((weights @ wins) * weights).sum(axis=1)
     of = ((weights @ pairs) * weights).sum(axis=1)
-    drawn = above[of > 0] / of[of > 0]
-    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn.size else (value, value)
-    return Interval(value=value, low=float(low), high=float(high))
+    return Drawn(value=value, draws=np.where(of > 0, above / np.maximum(of, 1e-12), np.nan))
+
+
+def auc_by_patient(
+    positive: Sequence[float],
+    positive_patients: Sequence[str],
+    negative: Sequence[float],
+    negative_patients: Sequence[str],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Interval | None:
+    """AUC with its interval over patients; None when a side is empty."""
+    drawn = draw_auc(positive, positive_patients, negative, negative_patients, draws=draws, seed=seed)
+    return drawn.interval() if drawn is not None else None
+
+
+def draw_mean(values: Sequence[float], patients: Sequence[str], *, draws: int = 2000, seed: int = 0) -> Drawn | None:
+    """Mean over values with a patient bootstrap; None when there are none."""
+    if not values:
+        return None
+    names = sorted(set(patients))
+    place = {patient: index for index, patient in enumerate(names)}
+    sums, counts = np.zeros(len(names)), np.zeros(len(names))
+    for value, patient in zip(values, patients, strict=True):
+        sums[place[patient]] += value
+        counts[place[patient]] += 1
+    weights = patient_weights(len(names), draws, seed)
+    return Drawn(value=float(np.mean(values)), draws=(weights @ sums) / (weights @ counts))
 
 
 def _pair_counts(

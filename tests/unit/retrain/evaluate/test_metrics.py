@@ -92,3 +92,27 @@ def test_confusion() -> None:
     assert table.macro_f1 == pytest.approx((2 / 3 + 4 / 5) / 2)
     with pytest.raises(ValueError, match="'x'"):
         metrics.confusion(["a"], ["x"], ["a"])
+
+
+def test_means_share_their_draws() -> None:
+    rng = np.random.default_rng(3)
+    people = [f"p{i}" for i in range(20)]
+    score = rng.normal(0, 1, 20)
+    one = metrics.draw_auc((score + 1).tolist(), people, score.tolist(), people)
+    other = metrics.draw_auc((score + 1).tolist(), people, score.tolist(), people)
+    assert one is not None
+    assert other is not None
+    # The same patients are drawn, so the mean of two equal estimates is no surer than each.
+    both = metrics.mean_of([one, other])
+    assert both is not None
+    assert both.interval() == one.interval()
+    assert metrics.mean_of([]) is None
+
+
+def test_a_mean_over_patients() -> None:
+    found = metrics.draw_mean([0.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b"])
+    assert found is not None
+    assert found.value == 0.5
+    # Two patients: none, one or both of the two are b.
+    assert set(np.unique(found.draws)) == {0.0, 0.5, 1.0}
+    assert metrics.draw_mean([], []) is None
