@@ -23,6 +23,7 @@ COMMANDS = {
     "echo": "Ask an AE whether it answers (C-ECHO).",
     "check-config": "Check a configuration file and show what it means.",
     "conformance": "Print the DICOM conformance statement.",
+    "queue": "List what is under way; analyse, hold, cancel and retry studies.",
     "verify": "Hold files against rows: nothing lost, torn, twice or left over.",
     "backup": "Copy the node, running or not, and check the copy.",
     "restore": "Put a backup into an empty state folder.",

@@ -90,11 +90,16 @@ class Client:
             return runs.ask(tx, f"by-hand-{now:%Y%m%dT%H%M%SZ}", by=by, now=now).key
 
     def queue(self) -> list[QueueRow]:
-        """Revisions in work or failed, then deliveries that wait or were refused; the oldest first."""
+        """Revisions in work or failed, then deliveries that wait or were refused; the oldest first.
+
+        What a later revision has overtaken waits for nobody.
+        """
         rows = []
         with self._store.read() as tx:
             for study_key, number in studies.in_state(tx, (*BEFORE_DELIVERY, FAILED)):
                 line = worklist.row(tx, study_key)
+                if line is None or line.revision != number:
+                    continue
                 rows.append(
                     QueueRow(
                         study_key=study_key,
@@ -104,10 +109,10 @@ class Client:
                         destination="",
                         attempts=0,
                         next_at=None,
-                        message=line.reason if line is not None and line.revision == number else "",
+                        message=line.reason,
                     )
                 )
-            for delivery in deliveries.waiting(tx):
+            for delivery in (*deliveries.waiting(tx), *deliveries.refused(tx)):
                 rows.append(
                     QueueRow(
                         study_key=delivery.study_key,

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, func, select
 
 from dicomguard.core.delivery import Delivery, Item, State
 from dicomguard.store.db import Tx, insert_missing
-from dicomguard.store.tables import delivery, delivery_instance, revision
+from dicomguard.store.tables import delivery, delivery_instance, revision, study
 
 
 def plan(tx: Tx, planned: Sequence[Delivery]) -> None:
@@ -53,6 +53,14 @@ def waiting(tx: Tx, *, before: datetime | None = None, limit: int = 1000) -> lis
     """Those that are not over and due by `before` (None: whenever), the longest waiting first."""
     due = delivery.c.next_at.is_not(None) if before is None else delivery.c.next_at <= before
     return _select(tx, delivery.c.state == State.WAITING.value, due, limit=limit)
+
+
+def refused(tx: Tx, *, limit: int = 1000) -> list[Delivery]:
+    """Those of current revisions that a person has to look at, the longest waiting first."""
+    current = select(study.c.study_key).where(
+        study.c.study_key == delivery.c.study_key, study.c.current_revision == delivery.c.number
+    )
+    return _select(tx, delivery.c.state == State.REFUSED.value, current.exists(), limit=limit)
 
 
 def put_off(tx: Tx, destination: str, *, now: datetime) -> list[Delivery]:

@@ -81,6 +81,7 @@ def _routes() -> list[Route | Mount]:
         Route("/studies/{key}/force", step(queue.force), methods=["POST"]),
         Route("/studies/{key}/retry", step(queue.retry), methods=["POST"]),
         Route("/studies/{key}/hold", step(queue.hold), methods=["POST"]),
+        Route("/studies/{key}/cancel", step(queue.cancel), methods=["POST"]),
         Route("/studies/{key}/r/{number:int}", page(study.show)),
         Route("/studies/{key}/r/{number:int}/verdict.json", page(study.verdict_json)),
         Route("/studies/{key}/r/{number:int}/slices.json", page(study.slice_list)),

@@ -16,6 +16,8 @@ STATES = {
     "superseded": "Superseded",
     "cancelled": "Cancelled",
 }
+# A revision in these is worked on, and nothing of it has been sent.
+CANCELLABLE = frozenset({"opened", "analysing", "judged", "built"})
 BUSY = frozenset({"collecting", "opened", "analysing", "judged", "built", "delivering"})
 CATEGORIES = ("real", "absent", "added", "removed", "not_analysable")
 # Marks before the answer: shape says what colour says.

@@ -50,5 +50,12 @@ def hold(request: Request, site: Site, fields: Mapping[str, str]) -> Response:
     return _back(key)
 
 
+def cancel(request: Request, site: Site, fields: Mapping[str, str]) -> Response:
+    """Stop the work on the study before anything of it is sent."""
+    key = request.path_params["key"]
+    site.client.cancel(key, request.state.visitor.name)
+    return _back(key)
+
+
 def _back(key: str) -> Response:
     return RedirectResponse(f"/studies/{key}", status_code=303)

@@ -107,7 +107,10 @@ def test_retry_starts_refused_deliveries_again(store: Store, clock: FakeClock, t
     with store.begin() as tx:
         deliveries.plan(tx, [planned, replace(planned, destination="other")])
         deliveries.save(tx, failed)
-    Client(store, clock).retry(key, "anna")
+    client = Client(store, clock)
+    listed = [(row.destination, row.state) for row in client.queue() if row.kind == "delivery"]
+    assert sorted(listed) == [("other", "waiting"), ("pacs", "refused")]
+    client.retry(key, "anna")
     with store.read() as tx:
         again = deliveries.get(tx, key, 1, "pacs")
     assert again is not None

@@ -9,7 +9,7 @@ import pytest
 
 from dicomguard.core.delivery import Delivery, Item
 from dicomguard.core.verdict import Category
-from dicomguard.store import deliveries, studies
+from dicomguard.store import audit, deliveries, studies
 from dicomguard.web import live
 from tests import web_cases
 from tests.unit.web.conftest import Page
@@ -164,6 +164,32 @@ def test_administrators_force_hold_and_retry(page: Page, tmp_path: Path) -> None
     answer = page.post(f"/studies/{key}/retry", f"/studies/{key}")
     assert answer.status_code == 400
     assert "Nothing of study" in answer.text
+
+
+def test_an_administrator_cancels_what_is_not_sent_yet(page: Page, tmp_path: Path) -> None:
+    key = web_cases.receive(page.store, tmp_path / "s", web_cases.datasets())
+    with page.store.begin() as tx:
+        studies.open_revision(tx, key, closed_because="test", now=page.store.clock.now())
+    here = f"/studies/{key}"
+    assert page.post(f"{here}/cancel").status_code == 403
+    page.become_administrator()
+    assert page.http.post(f"{here}/cancel", data={"form_token": "0" * 64}).status_code == 400
+    assert f'action="{here}/cancel"' in page.get(here).text
+    assert page.post(f"{here}/cancel", here).status_code == 303
+    with page.store.read() as tx:
+        assert studies.state(tx, key, 1) == "cancelled"
+        (line,) = [line for line in audit.recent(tx) if line.action == "study.cancelled"]
+    assert (line.actor, line.object) == ("ada", key)
+    text = page.get(here).text
+    assert "Report 1 was cancelled by ada: nothing of it was sent" in text
+    assert "<progress" not in text
+    assert f'action="{here}/cancel"' not in text
+    assert "Cancelled" in page.get("/studies?state=cancelled").text
+    again = page.post(f"{here}/cancel", here)
+    assert again.status_code == 400
+    assert "is under way" in again.text
+    assert page.post(f"{here}/retry", here).status_code == 303
+    assert "Queued" in page.get(here).text
 
 
 def test_what_senders_write_is_shown_and_never_run(page: Page, tmp_path: Path) -> None:
