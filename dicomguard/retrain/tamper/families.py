@@ -1,17 +1,20 @@
 """The families of forgery that training draws from.
 
 Each entry is one method of attack with several implementations inside it: a detector that learns one program's habits
-fails on the next program (leaving out a family of the same hand costs nothing, another hand's costs much). Families
-kept for selection and test live in `second_hand` and are never named here.
+fails on the next program (leaving out a family of the same hand costs nothing, another hand's costs much). So they
+have two authors: those named `third/…` are by somebody who has not read the others. Families kept for selection and
+test live in `second_hand` and are never named here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
 
 from dicomguard.retrain.tamper import (
+    cleanup,
     copy_move,
     exemplar,
     gradient,
@@ -25,7 +28,8 @@ from dicomguard.retrain.tamper import (
     splice,
 )
 from dicomguard.retrain.tamper.finish import with_overall_pass
-from dicomguard.retrain.tamper.forged import Canvas, Forged, Kind
+from dicomguard.retrain.tamper.forged import Canvas, Forged, Kind, Pixels
+from dicomguard.retrain.tamper.third_hand import attenuate, care, diffuse, grown, moved, retouch, transplant
 
 _ATTEMPTS = 5
 # Share of forgeries that get a pass over the whole slice; the twin gets the same pass.
@@ -40,11 +44,16 @@ class Family:
     kinds: tuple[Kind, ...]
     # None when the canvas does not allow it.
     forge: Callable[[Canvas, Canvas | None, np.random.Generator], Forged | None]
+    # Draws the hand's pass over whole slices, and names it.
+    overall: Callable[[Canvas, np.random.Generator], tuple[Callable[[Pixels], Pixels], str]] = cleanup.draw_overall
 
 
 def _table(*families: Family) -> Mapping[str, Family]:
     return MappingProxyType({family.name: family for family in families})
 
+
+# The third hand does not share the first one's passes over the slice.
+_third = partial(Family, overall=care.draw_overall)
 
 FAMILIES = _table(
     Family(name="pde", group="pde", kinds=("removed",), forge=pde.forge),
@@ -58,6 +67,12 @@ FAMILIES = _table(
     Family(name="painted", group="parametric", kinds=("added", "altered"), forge=painted.forge),
     Family(name="liquify", group="parametric", kinds=("altered",), forge=liquify.forge),
     Family(name="self-blend", group="self-blend", kinds=("blend",), forge=self_blend.forge),
+    _third(name="third/diffuse", group="pde", kinds=("removed",), forge=diffuse.forge),
+    _third(name="third/attenuate", group="parametric", kinds=("removed",), forge=attenuate.forge),
+    _third(name="third/grown", group="parametric", kinds=("added",), forge=grown.forge),
+    _third(name="third/transplant", group="paste", kinds=("added", "removed"), forge=transplant.forge),
+    _third(name="third/moved", group="paste", kinds=("added", "removed"), forge=moved.forge),
+    _third(name="third/retouch", group="exemplar", kinds=("added", "removed"), forge=retouch.forge),
 )
 
 
@@ -70,5 +85,8 @@ def draw(
         family = FAMILIES[choices[int(rng.integers(len(choices)))]]
         forged = family.forge(canvas, donor, rng)
         if forged is not None:
-            return with_overall_pass(forged, canvas, rng) if rng.random() < _OVERALL_SHARE else forged
+            if rng.random() >= _OVERALL_SHARE:
+                return forged
+            operate, title = family.overall(canvas, rng)
+            return with_overall_pass(forged, canvas, operate, title)
     return None

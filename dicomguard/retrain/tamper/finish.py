@@ -4,7 +4,7 @@ The label rule is one for all families, so that no family can be told by its lab
 from its authentic twin by more than half a grey level, by 5×5 majority, closed by 2 px.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -82,9 +82,8 @@ def finish(
     )
 
 
-def with_overall_pass(forged: Forged, canvas: Canvas, rng: np.random.Generator) -> Forged:
+def with_overall_pass(forged: Forged, canvas: Canvas, operate: Callable[[Pixels], Pixels], name: str) -> Forged:
     """Lay one whole-slice clean-up over the forged slices and over their twins."""
-    operate, name = cleanup.draw_overall(canvas, rng)
     pixels, twin = on_grid(operate(forged.pixels), canvas), on_grid(operate(forged.twin), canvas)
     mask = differing(pixels, twin) & (forged.alpha > 0)
     if int(mask.sum(axis=(1, 2)).max()) < _SMALLEST_MASK_PX:
