@@ -10,7 +10,7 @@ from dataclasses import dataclass
 # A whole study in associations of one image each goes through at once, in many cases.
 BURST_S = 5.0
 # A sender that does one thing after the other is slowed and not refused; a flood is refused.
-LONGEST_WAIT_S = 2.0
+LONGEST_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,10 +94,10 @@ def _context(files: Files) -> ssl.SSLContext:
     return context
 
 
-def speaks_tls(connected: socket.socket) -> bool:
-    """Whether the first byte is of a handshake; it is left where it is. False when none comes."""
+def speaks_tls(connected: socket.socket) -> bool | None:
+    """Whether the first byte is of a handshake; it is left where it is. None when the peer hung up before it."""
     first = connected.recv(1, socket.MSG_PEEK)
-    return first == bytes([_HANDSHAKE_RECORD])
+    return first == bytes([_HANDSHAKE_RECORD]) if first else None
 
 
 def reason_of(error: OSError) -> str:

@@ -109,8 +109,8 @@ class Wire:
     def secure(self, context: ssl.SSLContext) -> bytes:
         """TLS handshake as server; returns the peer's certificate (DER). Raises `Plaintext`, `NotSecured`."""
         try:
-            if not tls.speaks_tls(self._socket):
-                raise Cut(self.cut_because) if self.cut_because else Plaintext
+            if not (speaks_tls := tls.speaks_tls(self._socket)):
+                raise Cut(self.cut_because) if self.cut_because else Closed if speaks_tls is None else Plaintext
             secured = context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
             self._socket = secured
             # A cut before this line has shut the other object.
