@@ -27,7 +27,7 @@ LICENCES: Mapping[str, str] = {
     "openms": "Lesjak et al., longitudinal MS set, CC BY",
 }
 # Forged validation items of each family and source that the calibration sees.
-FORGED, FORGED_SMALL = 7, 1
+FORGED, FORGED_SMALL = 6, 1
 _POINT = weights.OperatingPoint(name="none", forgery=1.0, tumor=1.0, n_authentic=0, flagged=0, false_alarm_upper=1.0)
 
 

@@ -21,8 +21,8 @@ from dicomguard.retrain.tamper.forged import Canvas, Forged
 
 # Shares of the batch by source; sources that are absent leave theirs to the others.
 SOURCE_WEIGHTS: Mapping[str, float] = {"lgg": 0.33, "cheng": 0.29, "btp": 0.18, "openms": 0.20}
-# This family copies from the next slice and finds nothing in a single one.
-_NEEDS_NEIGHBOURS = "neighbour"
+# These families copy from the next slice and find nothing in a single one.
+_NEED_NEIGHBOURS = frozenset({"neighbour", "third/between"})
 _SELF_BLEND_SHARE = 0.33
 # What validation finds least often is drawn more often.
 _FAMILY_WEIGHTS: Mapping[str, float] = {"painted": 1.6, "mirror": 1.6, "neighbour": 1.3}
@@ -113,7 +113,9 @@ class TwinMaker:
         marked = np.flatnonzero(one.lesion.sum(axis=(1, 2)) >= 40)
         with_lesion = np.intersect1d(usable, marked)
         pool = with_lesion if len(with_lesion) and rng.random() < 0.55 else usable
-        first, last = _run(one.touching, int(pool[rng.integers(len(pool))]), rng, needed=_NEEDS_NEIGHBOURS in names)
+        first, last = _run(
+            one.touching, int(pool[rng.integers(len(pool))]), rng, needed=not _NEED_NEIGHBOURS.isdisjoint(names)
+        )
         return self.forge(one, first, last, rng, names=names, processed=processed, flip=flip)
 
     def forge(

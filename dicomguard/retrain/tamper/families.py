@@ -18,6 +18,7 @@ from dicomguard.retrain.tamper import (
     copy_move,
     exemplar,
     gradient,
+    learned,
     liquify,
     mirror,
     neighbour,
@@ -29,7 +30,18 @@ from dicomguard.retrain.tamper import (
 )
 from dicomguard.retrain.tamper.finish import with_overall_pass
 from dicomguard.retrain.tamper.forged import Canvas, Forged, Kind, Pixels
-from dicomguard.retrain.tamper.third_hand import attenuate, care, diffuse, grown, moved, retouch, transplant
+from dicomguard.retrain.tamper.third_hand import (
+    attenuate,
+    between,
+    care,
+    diffuse,
+    flow_mirror,
+    grown,
+    moved,
+    quilt,
+    retouch,
+    transplant,
+)
 
 _ATTEMPTS = 5
 # Share of forgeries that get a pass over the whole slice; the twin gets the same pass.
@@ -66,8 +78,12 @@ FAMILIES = _table(
     Family(name="copy-move", group="paste", kinds=("added", "removed"), forge=copy_move.forge),
     Family(name="painted", group="parametric", kinds=("added", "altered"), forge=painted.forge),
     Family(name="liquify", group="parametric", kinds=("altered",), forge=liquify.forge),
+    Family(name="learned", group="learned", kinds=("added", "removed"), forge=learned.forge),
     Family(name="self-blend", group="self-blend", kinds=("blend",), forge=self_blend.forge),
     _third(name="third/diffuse", group="pde", kinds=("removed",), forge=diffuse.forge),
+    _third(name="third/flow-mirror", group="exemplar", kinds=("added", "removed"), forge=flow_mirror.forge),
+    _third(name="third/between", group="exemplar", kinds=("added", "removed", "altered"), forge=between.forge),
+    _third(name="third/quilt", group="exemplar", kinds=("removed",), forge=quilt.forge),
     _third(name="third/attenuate", group="parametric", kinds=("removed",), forge=attenuate.forge),
     _third(name="third/grown", group="parametric", kinds=("added",), forge=grown.forge),
     _third(name="third/transplant", group="paste", kinds=("added", "removed"), forge=transplant.forge),

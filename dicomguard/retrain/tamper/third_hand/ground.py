@@ -5,7 +5,7 @@ slice to slice and one ramp makes a soft edge of it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import cv2
@@ -258,3 +258,12 @@ def middle(ground: Ground) -> tuple[float, float]:
     """Row and column in the crop of the middle of the footprint's box in its main slice."""
     rows, cols = np.nonzero(ground.region.core[ground.region.centre])
     return float(rows.min() + rows.max()) / 2, float(cols.min() + cols.max()) / 2
+
+
+def only(ground: Ground, z: int) -> Ground | None:
+    """The same ground in slice z alone; None when too little of it lies there."""
+    core = np.zeros_like(ground.region.core)
+    core[z] = ground.region.core[z]
+    if int(core[z].sum()) < SMALLEST_AREA_PX:
+        return None
+    return Ground(region=replace(ground.region, core=core, centre=z), level=ground.level)
