@@ -65,6 +65,21 @@ def test_torn_fragments_are_undecodable(paths: list[Path], tmp_path: Path) -> No
         assert isinstance(reader.read(paths[0], None), Slice)
 
 
+def test_panic_of_a_codec_in_rust_costs_no_child(paths: list[Path], tmp_path: Path) -> None:
+    """It is no Exception of Python; a child that died of it would be started twice for such a file."""
+    ds = studies.compressed(studies.series(1)[0], "1.2.840.10008.1.2.5")
+    (path,) = studies.save(tmp_path / "rle", [ds])
+    data = path.read_bytes()
+    at = data.index(b"\x02\x00\x00\x00\x40\x00\x00\x00") + 13_587
+    # A literal run that became a repeated one: more bytes than the segment has pixels (PS3.5 G.3).
+    path.write_bytes(data[:at] + bytes((243,)) + data[at + 1 :])
+    with Reader() as reader:
+        reader.read(paths[0], None)
+        first = reader._child
+        assert reader.read(path, None) == Undecoded(reason="undecodable")
+        assert reader._child is first
+
+
 def test_image_larger_than_the_memory_limit_is_named_so(tmp_path: Path) -> None:
     ds = studies.instance(np.zeros((6000, 6000), np.uint16))
     (path,) = studies.save(tmp_path, [ds])
