@@ -21,7 +21,7 @@ from sqlalchemy import bindparam, select
 from dicomguard import log
 from dicomguard.core.instance import Instance
 from dicomguard.errors import Unavailable
-from dicomguard.store import associations, backlog, filing
+from dicomguard.store import associations, backlog, filing, set_aside
 from dicomguard.store.arrival import Arrival, Association, Conflict, Duplicate, Outcome, Sender, Stored
 from dicomguard.store.associations import How
 from dicomguard.store.backlog import Item, Repeated
@@ -95,8 +95,6 @@ class Filer:
         self._associations: dict[str, Association] = {}
         self._studies: OrderedDict[str, str] = OrderedDict()
         self._waiting: deque[Item | Repeated | _Ended] = deque()
-        # Records that a fault of ours keeps from being filed; they stay in the log.
-        self._stuck: list[Logged] = []
         self._owed_bytes = 0
         # Those who wait for the filer.
         self._hurried = 0
@@ -345,24 +343,16 @@ class Filer:
             self._done([ended])
 
     def _file_singly(self, item: Item) -> None:
-        try:
-            outcome = backlog.file_singly(self._store, item)
-        except Unavailable:
-            raise
-        except Exception:  # noqa: BLE001 -- the top of filing: it stays in the log
-            _LOG.crashed("filing.failed", count=1)
-            self._stuck.append(item.record)
-        else:
-            if isinstance(outcome, Conflict):
-                peer = item.arrival.sender.peer
-                _LOG.warning("instance.conflicted", study=outcome.study_key, peer=peer, reason=outcome.reason)
+        outcome = set_aside.file_singly(self._store, item)
+        if isinstance(outcome, Conflict):
+            peer = item.arrival.sender.peer
+            _LOG.warning("instance.conflicted", study=outcome.study_key, peer=peer, reason=outcome.reason)
         self._done([item])
 
     def _done(self, items: Sequence[Item | Repeated | _Ended]) -> None:
         """Take them off the front of the queue and let go of what they held."""
         done = {id(item) for item in items}
-        stuck = {record.sequence for record in self._stuck}
-        records = [item.record for item in items if isinstance(item, Item) and item.record.sequence not in stuck]
+        records = [item.record for item in items if isinstance(item, Item)]
         with self._changed:
             kept = [item for item in islice(self._waiting, _BATCH) if id(item) not in done]
             for _ in range(min(_BATCH, len(self._waiting))):
@@ -373,8 +363,7 @@ class Filer:
                 self._owe(-record.size_bytes)
             if self._log is not None:
                 first = next((item.record.sequence for item in self._waiting if isinstance(item, Item)), None)
-                oldest = min([*stuck, *([] if first is None else [first])], default=None)
-                self._log.note_filed(records, all_below=self._log.last_sequence if oldest is None else oldest - 1)
+                self._log.note_filed(records, all_below=self._log.last_sequence if first is None else first - 1)
             self._changed.notify_all()
 
     def _checkpoint(self, *, older_than_s: float) -> None:
@@ -398,11 +387,14 @@ class Filer:
 def open_log(store: Store, *, segments: int, segment_bytes: int) -> int:
     """Replay what dead receivers left, then attach a log to the store; returns how many records were replayed.
 
+    What a fault of ours keeps from being filed is set aside, and tried again by the next version.
+
     Without segments, or without room for them, the store keeps the literal order. Raises `Unavailable` when the
     database does not take what was left: nothing may be received before.
     """
     with claiming(store.disk, store.root) as held:
         replayed = sum(_replay(store, slot) for slot in held)
+        set_aside.retry_of_other_versions(store)
         if segments == 0:
             mine = None
         else:
@@ -446,15 +438,33 @@ def _replay(store: Store, slot: Slot) -> int:
     flush_slot(store.disk, slot)
     count = 0
     with closing(read_slot(slot)) as records:
-        while items := [backlog.read(record) for record in islice(records, _BATCH)]:
-            for item in backlog.file_batch(store, items, verify=True):
-                backlog.file_singly(store, item)
-            count += len(items)
+        while batch := list(islice(records, _BATCH)):
+            _replay_batch(store, batch)
+            count += len(batch)
     if count:
         backlog.make_durable(store, lambda: read_slot(slot), trust=True)
         empty_slot(store.disk, slot)
         _LOG.event("log.replayed", count=count)
     return count
+
+
+def _replay_batch(store: Store, records: Sequence[Logged]) -> None:
+    """Whatever cannot be filed is set aside: it must not keep the receiver from starting."""
+    items = []
+    for record in records:
+        try:
+            items.append(backlog.read(record))
+        except Exception as error:  # noqa: BLE001 -- written by a version that says it otherwise, or a fault of ours
+            set_aside.put(store, record, error)
+    try:
+        left = backlog.file_batch(store, items, verify=True)
+    except Unavailable:
+        raise
+    except Exception:  # noqa: BLE001 -- the top of filing: one record must not stop the others
+        _LOG.crashed("filing.failed", count=len(items))
+        left = items
+    for item in left:
+        set_aside.file_singly(store, item)
 
 
 def _duplicate(kept: Instance, study_key: str) -> Duplicate:

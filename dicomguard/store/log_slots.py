@@ -127,7 +127,13 @@ def claiming(disk: Disk, root: Path, *, patience_s: float = 600.0) -> Iterator[l
             # Whoever waits for this log now waits for its replay.
             with (slot.folder / MARKS).open("wb") as file:
                 file.write(_MARKS.pack(1, 0, 0).ljust(PAGE_BYTES, b"\0"))
-        yield held
+        try:
+            yield held
+        except BaseException:
+            # Nothing was taken over; whoever comes next finds all of it.
+            for slot in held:
+                slot.give_back()
+            raise
 
 
 def new_slot(disk: Disk, root: Path) -> Slot:

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     REMOVED_WITH_FILE = "removed_with_file"
     ROWS_LOST = "rows_lost"
     LOG_DAMAGED = "log_damaged"
+    SET_ASIDE = "set_aside"
     STALE_TEMPORARY = "stale_temporary"
     STALE_JOB = "stale_job"
     REVISION_MISSING = "revision_missing"
@@ -80,6 +81,11 @@ MEANINGS: Mapping[Kind, Meaning] = {
     Kind.LOG_DAMAGED: Meaning(
         "The receive log cannot be read to its end.",
         "Look at the disk; start the node, which files what can be read, and have the last studies sent again.",
+    ),
+    Kind.SET_ASIDE: Meaning(
+        "An acknowledged instance has no row, since a fault of ours kept it from being filed; its bytes are kept.",
+        "Send the log to the makers; the next version files it at its start, and --repair tries it now.",
+        True,
     ),
     Kind.STALE_TEMPORARY: Meaning(
         "A temporary file is older than an hour.", "It was never acknowledged; --repair removes it.", True

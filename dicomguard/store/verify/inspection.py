@@ -69,9 +69,11 @@ class Inspector:
         try:
             running = look.running(self._store) if self._running is None else self._running
             logged, damaged = self._logged()
-            findings = [*damaged, *self._globals(), *self._all_studies(logged, running=running)]
+            # Of what was set aside a batch that failed may have left a file.
+            explained = {*logged, *(item.record.sha256 for item in look.set_aside_instances(self._store))}
+            findings = [*damaged, *self._globals(), *self._all_studies(explained, running=running)]
             if running and findings:
-                findings = [*damaged, *self._confirmed(findings, logged)]
+                findings = [*damaged, *self._confirmed(findings, explained)]
         finally:
             self._workflows.close()
         return Inspection(
@@ -124,6 +126,9 @@ class Inspector:
         yield from compare.temporaries(look.temporaries(self._store))
         acknowledged, removed, rows = look.balance(self._store)
         yield from compare.balance(acknowledged=acknowledged, removed=removed, rows=rows)
+        for item in look.set_aside_instances(self._store):
+            whole = "" if item.is_whole else "; its bytes are NOT those that were acknowledged"
+            yield Finding(kind=Kind.SET_ASIDE, place=item.path, detail=f"{item.fault} in {item.version}{whole}")
         for row, file in look.models(self._store):
             yield from compare.kept_file(row, file, "", Kind.MODEL_WITHOUT_FILE, Kind.MODEL_DIFFERS)
         with self._store.read() as tx:

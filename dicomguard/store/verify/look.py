@@ -16,9 +16,10 @@ from sqlalchemy.exc import DatabaseError
 from dicomguard import part10
 from dicomguard.core.study import Manifest
 from dicomguard.errors import DicomguardError
-from dicomguard.store import ephemeral, executors
+from dicomguard.store import ephemeral, executors, set_aside
 from dicomguard.store.db import Store, Tx
 from dicomguard.store.files import INCOMING, read_pieces
+from dicomguard.store.set_aside import SetAside
 from dicomguard.store.tables import (
     analysis,
     counter,
@@ -176,6 +177,11 @@ def _has_row(store: Store, study_key: str, folder: str) -> bool:
         below = instance.c.path.startswith(f"{folder}/", autoescape=True)
         found = select(instance.c.id).where(instance.c.study_key == study_key, below).limit(1)
         return tx.execute(found).first() is not None
+
+
+def set_aside_instances(store: Store) -> tuple[SetAside, ...]:
+    """Instances that could not be filed."""
+    return tuple(set_aside.listing(store.root))
 
 
 def temporaries(store: Store) -> Iterator[File]:

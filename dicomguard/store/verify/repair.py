@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from dicomguard import part10
 from dicomguard.errors import DicomguardError
-from dicomguard.store import audit, intake
+from dicomguard.store import audit, intake, set_aside
 from dicomguard.store.db import Store
 from dicomguard.store.files import make_folders, unavailable
 from dicomguard.store.intake import Sender
@@ -24,6 +24,7 @@ def repair(store: Store, finding: Finding, *, by: str) -> str:
     """Mend one finding and write it into the audit chain; returns what was done, "" when nothing can be."""
     acts = {
         Kind.FILE_WITHOUT_ROW: _file,
+        Kind.SET_ASIDE: _retry,
         Kind.STALE_TEMPORARY: _remove_temporary,
         Kind.STALE_JOB: _remove_job,
         Kind.ROW_WITHOUT_FILE: _mark_missing,
@@ -57,6 +58,14 @@ def _file(store: Store, finding: Finding) -> str:
     if kept != found and look.dataset_sha256(kept) == sha256:
         found.unlink()
     return f"filed as {outcome.instance.path} ({type(outcome).__name__.lower()})"
+
+
+def _retry(store: Store, finding: Finding) -> str:
+    """Once more through the filer's hands."""
+    for item in set_aside.listing(store.root):
+        if item.path == finding.place:
+            return f"filed as {set_aside.retry(store, item)}"
+    return "gone by itself"
 
 
 def _remove_temporary(store: Store, finding: Finding) -> str:

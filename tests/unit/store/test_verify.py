@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, select, update
 
+from dicomguard import part10
 from dicomguard.clock import FakeClock
 from dicomguard.core.delivery import State
 from dicomguard.flow import states
-from dicomguard.store import audit, ephemeral, executors, log_records, results, tables
+from dicomguard.store import audit, ephemeral, executors, log_records, results, set_aside, tables
 from dicomguard.store.db import Store, open_store
-from dicomguard.store.verify import listings
+from dicomguard.store.verify import listings, look
 from dicomguard.store.verify.findings import MEANINGS, Finding, Kind
 from dicomguard.store.verify.inspection import Inspection, Inspector
 from dicomguard.store.verify.repair import repair
@@ -273,6 +274,20 @@ def foreign_log(store: Store, kept: Kept, _: Path) -> None:
     (folder / "segment-0").write_bytes(bytes(header) + b"{}")
 
 
+def set_one_aside(store: Store, kept: Kept, tmp_path: Path) -> None:
+    path = part10_file(tmp_path / "aside")
+    record = log_records.Logged(
+        row={},
+        sha256=look.dataset_sha256(path),
+        sequence=1,
+        segment=path,
+        offset=0,
+        size_bytes=path.stat().st_size,
+        head_bytes=part10.dataset_offset(path),
+    )
+    set_aside.put(store, record, KeyError())
+
+
 PLANTS: list[tuple[Plant, Kind]] = [
     (lose_file, Kind.ROW_WITHOUT_FILE),
     (tear_file, Kind.FILE_DIFFERS),
@@ -308,6 +323,7 @@ PLANTS: list[tuple[Plant, Kind]] = [
     (alter_model, Kind.MODEL_DIFFERS),
     (alter_audit, Kind.AUDIT_BROKEN),
     (foreign_log, Kind.LOG_DAMAGED),
+    (set_one_aside, Kind.SET_ASIDE),
     (leave_folder_of_removed, Kind.REMOVED_WITH_FILE),
 ]
 
@@ -348,6 +364,8 @@ def test_what_is_on_its_way_is_no_fault_on_a_running_node(store: Store, kept: Ke
     change(store, update(tables.counter).values(value=tables.counter.c.value + 2))
     lose_count(store, kept, tmp_path)
     beat(store)
+    written = store.clock.now().timestamp()
+    os.utime(store.root / kept.instances[0], (written, written))
     assert kinds(store) == []
     store.clock.advance(timedelta(days=1))  # type: ignore[attr-defined]
     beat(store)
