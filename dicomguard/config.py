@@ -58,6 +58,9 @@ class Database:
 class Receive:
     """[receive]"""
 
+    processes: int = _key(
+        0, "Receiver processes that share the ports; 0: one for each processor, but at most two.", least=0, most=16
+    )
     max_associations: int = _key(100, "Open associations in all.", least=1, most=1000)
     max_associations_per_peer: int = _key(20, "Open associations of one peer.", least=1, most=1000)
     connections_per_s: float = _key(
@@ -128,6 +131,12 @@ class Completion:
 
     quiet_s: float = _key(
         60.0, "Seconds without a new instance after which a study is complete.", least=0.1, most=86400
+    )
+    quiet_released_s: float = _key(
+        20.0,
+        "The same once every association that brought some of it was released in order, if that is shorter.",
+        least=0.1,
+        most=86400,
     )
     longest_s: float = _key(
         1800.0, "Longest wait in seconds; beats associations that never close.", least=1, most=604800
@@ -445,7 +454,10 @@ def describe() -> str:
         "Who may open an association: `ae_title` and `addresses` (list of IP addresses or networks), checked together."
         " With `key_sha256` (list of SHA-256 of the public keys of its certificates, in hex) the peer has to come by"
         " TLS; `idle_s` is its own time between two messages, up to a day; `connections_per_s` how often each of its"
-        " addresses may connect, instead of the number in `[receive]`.",
+        " addresses may connect, instead of the number in `[receive]`; `quiet_s`, `quiet_released_s`, `longest_s` and"
+        " `assoc_hold_s` its own patience instead of that in `[completion]`. `urgent`: whether its studies are analysed"
+        " before others: `asked` (when the Priority of its C-STORE is high, or the header says STAT or HIGH in"
+        " Requested Procedure Priority), `always`, or `never`.",
         "",
         "## [destinations.NAME]",
         "",

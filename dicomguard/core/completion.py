@@ -16,6 +16,8 @@ class Activity:
     last_received_at: datetime
     # Associations that have sent to this study and are still open.
     associations_open: int
+    # Whether associations brought it, and each of them was released in order.
+    released: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,9 @@ class Patience:
     quiet: timedelta
     # Bounds the wait behind a peer that never releases its association.
     longest: timedelta
+    # Instead of `quiet` once every association was released in order, if it is shorter: who releases has said goodbye,
+    # but may have more in another association.
+    quiet_released: timedelta = timedelta(seconds=20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,8 @@ def decide(
         return Close(f"longest wait of {patience.longest} is over")
     if activity.associations_open > 0:
         return Wait(last_call)
-    quiet_at = activity.last_received_at + patience.quiet
+    quiet = min(patience.quiet, patience.quiet_released) if activity.released else patience.quiet
+    quiet_at = activity.last_received_at + quiet
     if now >= quiet_at:
-        return Close(f"no instance for {patience.quiet}")
+        return Close(f"no instance for {quiet}")
     return Wait(min(quiet_at, last_call))

@@ -4,11 +4,20 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from dicomguard.core.urgency import Policy
 from dicomguard.errors import Refused
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DAY_S = 86400
-_MOST_PER_S = 10000
+# What a peer may have for itself: least and most.
+_RANGES = {
+    "idle_s": (1, _DAY_S),
+    "connections_per_s": (0, 10000),
+    "quiet_s": (0.1, _DAY_S),
+    "quiet_released_s": (0.1, _DAY_S),
+    "longest_s": (1, 7 * _DAY_S),
+    "assoc_hold_s": (0, _DAY_S),
+}
 
 
 def check_ae_title(title: str, *, where: str) -> str:
@@ -41,6 +50,13 @@ class Peer:
     idle_s: float | None = None
     # New connections a second of each of its addresses, 0 for any number; None for the receiver's own.
     connections_per_s: float | None = None
+    # When a study of its is complete; None for what [completion] says.
+    quiet_s: float | None = None
+    quiet_released_s: float | None = None
+    longest_s: float | None = None
+    assoc_hold_s: float | None = None
+    # Whether its studies go before others.
+    urgent: Policy = "asked"
 
     def __post_init__(self) -> None:
         check_ae_title(self.ae_title, where=f"peers.{self.name}")
@@ -50,13 +66,10 @@ class Peer:
                     f'"{key}" is no SHA-256 in hex. Write the 64 digits of the public key\'s hash '
                     f"in key_sha256 of [peers.{self.name}]."
                 )
-        if self.idle_s is not None and not 1 <= self.idle_s <= _DAY_S:
-            raise Refused(f"idle_s = {self.idle_s:g} of [peers.{self.name}] is impossible. Use 1 to {_DAY_S}.")
-        if self.connections_per_s is not None and not 0 <= self.connections_per_s <= _MOST_PER_S:
-            raise Refused(
-                f"connections_per_s = {self.connections_per_s:g} of [peers.{self.name}] is impossible. "
-                f"Use 0 (any number) to {_MOST_PER_S}."
-            )
+        for key, (least, most) in _RANGES.items():
+            value = getattr(self, key)
+            if value is not None and not least <= value <= most:
+                raise Refused(f"{key} = {value:g} of [peers.{self.name}] is impossible. Use {least:g} to {most:g}.")
         for network in self.networks:
             try:
                 ipaddress.ip_network(network, strict=False)

@@ -32,6 +32,8 @@ class StudyRevision:
     created_at: datetime
     # AE title that sent the first instance; "" for uploads.
     calling_ae: str
+    # Whether it goes before others.
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

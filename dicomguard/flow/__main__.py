@@ -16,6 +16,7 @@ from dicomguard.clock import SystemClock
 from dicomguard.core import uid
 from dicomguard.core.completion import Patience
 from dicomguard.core.delivery import Backoff
+from dicomguard.core.peer import Peer
 from dicomguard.deliver.association import Timeouts
 from dicomguard.errors import DicomguardError
 from dicomguard.flow import completion, delivery, retention, retraining, study, sweep
@@ -98,14 +99,30 @@ def _register(engine: Engine, store: Store, clock: SystemClock, settings: config
 
 
 def _times(settings: config.Config) -> sweep.Settings:
-    return sweep.Settings(
-        completion=completion.Settings(
-            patience=Patience(
-                quiet=timedelta(seconds=settings.completion.quiet_s),
-                longest=timedelta(seconds=settings.completion.longest_s),
-            ),
-            association_hold=timedelta(seconds=settings.completion.assoc_hold_s),
-        )
+    usual = settings.completion
+    patience = Patience(
+        quiet=timedelta(seconds=usual.quiet_s),
+        longest=timedelta(seconds=usual.longest_s),
+        quiet_released=timedelta(seconds=usual.quiet_released_s),
+    )
+    # Two peers of one AE title: the first has it, as in admission.
+    senders = {peer.ae_title: _terms(peer, usual) for peer in reversed(settings.peers)}
+    hold = timedelta(seconds=usual.assoc_hold_s)
+    return sweep.Settings(completion=completion.Settings(patience=patience, association_hold=hold, senders=senders))
+
+
+def _terms(peer: Peer, usual: config.Completion) -> completion.Terms:
+    def of(own: float | None, general: float) -> timedelta:
+        return timedelta(seconds=general if own is None else own)
+
+    return completion.Terms(
+        patience=Patience(
+            quiet=of(peer.quiet_s, usual.quiet_s),
+            longest=of(peer.longest_s, usual.longest_s),
+            quiet_released=of(peer.quiet_released_s, usual.quiet_released_s),
+        ),
+        association_hold=of(peer.assoc_hold_s, usual.assoc_hold_s),
+        urgent=peer.urgent,
     )
 
 

@@ -1,12 +1,14 @@
 """Asks `core.completion` about each study that collects, and opens the revision of those that are complete."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from dicomguard import log
+from dicomguard import log, part10
 from dicomguard.core.completion import Close, Patience, decide
 from dicomguard.core.study import StudyRevision
+from dicomguard.core.urgency import Policy, why_urgent
+from dicomguard.errors import Refused
 from dicomguard.flow.states import BEFORE_DELIVERY, SUPERSEDED
 from dicomguard.store import studies
 from dicomguard.store.db import Store, Tx
@@ -18,29 +20,58 @@ _WINDOW = timedelta(hours=1)
 _log = log.get("flow")
 
 
+# Requested Procedure Priority and Study Priority ID.
+_PRIORITIES = ("RequestedProcedurePriority", "StudyPriorityID")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What the configuration says about waiting."""
+class Terms:
+    """How the studies of a sender are waited for."""
 
     patience: Patience
     # An open association that stored something this long ago no longer holds a study.
     association_hold: timedelta
+    urgent: Policy = "asked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(Terms):
+    """What the configuration says about waiting."""
+
+    # Of peers with terms of their own, by calling AE title.
+    senders: Mapping[str, Terms] = field(default_factory=dict)
+
+    def of(self, calling_ae: str) -> Terms:
+        """Those that hold for studies of this sender."""
+        return self.senders.get(calling_ae, self)
 
 
 def open_complete(store: Store, settings: Settings, *, now: datetime) -> list[StudyRevision]:
     """Close what is complete; earlier revisions that did not begin delivery are superseded in the same transaction."""
     with store.read() as tx:
-        open_studies = studies.collecting(tx, now=now, association_hold=settings.association_hold)
+        open_studies = studies.collecting(
+            tx,
+            now=now,
+            association_hold=settings.association_hold,
+            holds={title: terms.association_hold for title, terms in settings.senders.items()},
+        )
         past = {study.study_key: studies.revisions(tx, study.study_key) for study in open_studies}
     opened = []
     for study in open_studies:
-        patience = slowed(settings.patience, past[study.study_key], now=now)
+        terms = settings.of(study.calling_ae)
+        patience = slowed(terms.patience, past[study.study_key], now=now)
         answer = decide(study.activity, patience, now=now, forced_by=study.forced_by, on_hold=study.on_hold)
         if isinstance(answer, Close):
+            said = _priorities(store, study.study_key)
+            urgent = why_urgent(terms.urgent, asked=study.asked_urgent, priorities=said)
             with store.begin() as tx:
-                revision = studies.open_revision(tx, study.study_key, closed_because=answer.reason, now=now)
+                revision = studies.open_revision(
+                    tx, study.study_key, closed_because=answer.reason, now=now, urgent=bool(urgent)
+                )
                 _supersede(tx, revision)
             _log.event("revision.opened", study=study.study_key, revision=revision.number, reason=answer.reason)
+            if urgent:
+                _log.event("revision.preferred", study=study.study_key, revision=revision.number, reason=urgent)
             opened.append(revision)
     return opened
 
@@ -50,7 +81,21 @@ def slowed(patience: Patience, past: Sequence[StudyRevision], *, now: datetime) 
     surplus = sum(1 for revision in past if revision.created_at > now - _WINDOW) - _MANY_REVISIONS
     if surplus < 0:
         return patience
-    return replace(patience, quiet=min(_WINDOW, patience.quiet * (1 << min(surplus + 1, 12))))
+    quiet = min(_WINDOW, patience.quiet * (1 << min(surplus + 1, 12)))
+    return replace(patience, quiet=quiet, quiet_released=quiet)
+
+
+def _priorities(store: Store, study_key: str) -> list[str]:
+    """What the header of its first instance says; nothing when it cannot be read, which is no reason to wait."""
+    with store.read() as tx:
+        first = studies.first_instance(tx, study_key)
+    if first is None:
+        return []
+    try:
+        dataset = part10.read_dataset_head(store.root / first.path, tags=_PRIORITIES)
+    except (Refused, OSError):
+        return []
+    return [str(dataset.get(keyword, "")) for keyword in _PRIORITIES]
 
 
 def _supersede(tx: Tx, revision: StudyRevision) -> None:

@@ -36,6 +36,9 @@ MAX_RECOVERY_ATTEMPTS = 3
 POLL_S = 0.2
 THREADS = 32
 
+# Priorities of a queue; the smaller number starts first, and none at all is 0.
+_FIRST, _IN_TURN = 1, 2
+
 STUDY, DELIVER, RETRAIN = "study", "deliver", "retrain"
 LIVE = ("PENDING", "ENQUEUED", "DELAYED")
 EXCEEDED = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
@@ -120,8 +123,9 @@ class Engine:
         workflow_id: str,
         partition: str | None = None,
         delay_s: float = 0.0,
+        urgent: bool = False,
     ) -> None:
-        """Start a workflow once per id; asking again with the same id does nothing.
+        """Start a workflow once per id; asking again with the same id does nothing. Urgent ones start before others.
 
         Trap 7: always on a queue, so that recovery puts it back there and not beside the queue's limits.
         """
@@ -130,6 +134,7 @@ class Engine:
             "queue_name": queue,
             "workflow_id": workflow_id,
             "app_version": VERSION,
+            "priority": _FIRST if urgent else _IN_TURN,
         }
         if partition is not None:
             options["queue_partition_key"] = partition

@@ -116,8 +116,10 @@ class StudyWork:
         excuses = {"freeze": self.excuse, "analyse": self.excuse, "build": self.excuse_report}
         last = attempt + 1 >= ATTEMPTS
         answer: dict[str, Any] = {}
+        urgent = False
         for name, step in steps:
             answer = engine.step(name, guarded, name, step, study_key, number)
+            urgent = answer.get("urgent", urgent)
             hopeless = answer["outcome"] in ("refused", "broken") or (answer["outcome"] == "unavailable" and last)
             if hopeless and name in excuses:
                 excuse = partial(excuses[name], study_key, number, answer["reason"])
@@ -128,6 +130,7 @@ class StudyWork:
                 engine.enqueue(
                     STUDY, WORKFLOW, study_key, number, attempt + 1, poisoned,
                     workflow_id=workflow_id(study_key, number, attempt + 1), delay_s=pause_s(attempt),
+                    urgent=urgent,
                 )  # fmt: skip
             elif answer["outcome"] != "withdrawn":
                 engine.step("fail", self.fail, study_key, number, answer["reason"])
@@ -136,6 +139,7 @@ class StudyWork:
             engine.enqueue(
                 DELIVER, DELIVERY_WORKFLOW, study_key, number, destination, 0,
                 workflow_id=delivery_id(study_key, number, destination, 0), partition=destination,
+                urgent=urgent,
             )  # fmt: skip
         return answer
 
@@ -163,7 +167,7 @@ class StudyWork:
             with self._store.begin() as tx:
                 studies.keep_manifest(tx, study_key, number, manifest)
         _log.event("study.frozen", study=study_key, revision=number, series=len(manifest.series), count=len(instances))
-        return {"outcome": "done", "manifest": manifest.sha256}
+        return {"outcome": "done", "manifest": manifest.sha256, "urgent": revision.urgent}
 
     def analyse(self, study_key: str, number: int, *, poisoned: bool) -> dict[str, Any]:
         """Keep exactly one verdict, whoever comes first; a study that kills its child gets "not analysable"."""
@@ -266,7 +270,7 @@ class StudyWork:
         # Whoever still analyses this revision was taken for dead and has lost.
         shutil.rmtree(self._jobs(study_key, number), ignore_errors=True)
         _log.event("deliveries.planned", study=study_key, revision=number, count=len(planned))
-        return {"outcome": "done", "destinations": list(planned)}
+        return {"outcome": "done", "destinations": list(planned), "urgent": revision.urgent}
 
     def fail(self, study_key: str, number: int, reason: str) -> dict[str, Any]:
         """Hold the revision for a person."""

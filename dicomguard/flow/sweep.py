@@ -132,6 +132,7 @@ class Sweep:
         """Each revision on its way has a live workflow; one whose process died too often goes on with closed pixels."""
         with self._store.read() as tx:
             wanted = studies.in_state(tx, BEFORE_DELIVERY)
+            urgent = studies.urgent(tx, wanted)
         if not wanted:
             return
         live = {_without_attempt(run.workflow_id) for run in self._engine.live(STUDY)}
@@ -146,7 +147,7 @@ class Sweep:
                 continue
             self._engine.enqueue(
                 STUDY, WORKFLOW, study_key, number, len(past), deaths > 0,
-                workflow_id=workflow_id(study_key, number, len(past)),
+                workflow_id=workflow_id(study_key, number, len(past)), urgent=(study_key, number) in urgent,
             )  # fmt: skip
 
     def _give_up(self, study_key: str, number: int) -> None:
@@ -159,6 +160,7 @@ class Sweep:
         """Each delivery that is due has a live attempt."""
         with self._store.read() as tx:
             due = deliveries.waiting(tx, before=now)
+            urgent = studies.urgent(tx, [(delivery.study_key, delivery.revision) for delivery in due])
         if not due:
             return
         live = {run.workflow_id for run in self._engine.live(DELIVER)}
@@ -171,7 +173,7 @@ class Sweep:
                 self._engine.enqueue(
                     DELIVER, DELIVERY_WORKFLOW, delivery.study_key, delivery.revision, delivery.destination,
                     delivery.attempt, workflow_id=f"{wanted}/again{crashes}" if crashes else wanted,
-                    partition=delivery.destination,
+                    partition=delivery.destination, urgent=(delivery.study_key, delivery.revision) in urgent,
                 )  # fmt: skip
 
     def _start_retraining(self) -> None:

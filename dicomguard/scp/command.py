@@ -17,6 +17,9 @@ _NO_DATASET = 0x0101
 AFFECTED_CLASS, REQUESTED_CLASS = 0x0002, 0x0003
 AFFECTED_INSTANCE, REQUESTED_INSTANCE = 0x1000, 0x1001
 EVENT_TYPE, ACTION_TYPE = 0x1002, 0x1008
+PRIORITY = 0x0700
+# Of C-STORE (PS3.7 Table E.1-1); low is 2, medium 0.
+HIGH = 0x0001
 _GROUP_LENGTH, _FIELD, _MESSAGE_ID, _ANSWERED_ID = 0x0000, 0x0100, 0x0110, 0x0120
 _DATASET_TYPE, _STATUS, _COMMENT = 0x0800, 0x0900, 0x0902
 
@@ -40,6 +43,11 @@ class Command:
     def uid(self, number: int) -> str:
         """A UID without its padding, "" when it is missing."""
         return self.elements.get(number, b"").decode("ascii", "replace").strip(" \0")
+
+    def number(self, number: int) -> int | None:
+        """An unsigned short, None when it is missing or none."""
+        value = self.elements.get(number, b"")
+        return int.from_bytes(value, "little") if len(value) == 2 else None
 
     @property
     def is_response(self) -> bool:

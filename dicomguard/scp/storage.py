@@ -49,6 +49,7 @@ class Storing:
             sop_instance_uid=request.uid(command.AFFECTED_INSTANCE),
             transfer_syntax_uid=context.transfer_syntax,
             association_id=row_id,
+            urgent=request.number(command.PRIORITY) == command.HIGH,
         )
 
     def write(self, piece: memoryview) -> None:

@@ -84,6 +84,8 @@ class Arrival:
     sop_instance_uid: str
     transfer_syntax_uid: str
     received_at: datetime
+    # Whether the request asked for high priority.
+    urgent: bool = False
     sha256: str = ""
     size_bytes: int = 0
 

@@ -46,7 +46,7 @@ class Repeated:
     """The same bytes came again and were not logged."""
 
     arrival: Arrival
-    study_key: str
+    study_uid: str
 
 
 class _Raced(Exception):
@@ -74,6 +74,7 @@ def describe(arrival: Arrival, identity: Identity, study_key: str) -> dict[str, 
         "address": arrival.sender.address,
         "channel": arrival.channel,
         "received_at": arrival.received_at.isoformat(),
+        "urgent": arrival.urgent,
         "association": opened.id if opened is not None else "",
         "process": opened.process if opened is not None else "",
         "opened_at": opened.opened_at.isoformat() if opened is not None and opened.opened_at is not None else "",
@@ -98,6 +99,8 @@ def read(record: Logged) -> Item:
         sop_instance_uid=row["sop_uid"],
         transfer_syntax_uid=row["syntax"],
         received_at=datetime.fromisoformat(row["received_at"]),
+        # A record of an earlier version does not say.
+        urgent=row.get("urgent", False),
         sha256=record.sha256,
         size_bytes=row["size"],
     )
@@ -141,7 +144,7 @@ def file_singly(store: Store, item: Item) -> Outcome:
 
 def _attempt(store: Store, items: Sequence[Item], repeated: Sequence[Repeated], *, verify: bool) -> list[Item]:
     with store.look() as tx:
-        keys = _study_keys(tx, {item.identity.study_uid for item in items})
+        keys = _study_keys(tx, {item.identity.study_uid for item in items} | {again.study_uid for again in repeated})
         known = _copies(tx, {item.identity.sop_uid for item in items})
     new: list[Item] = []
     singly: list[Item] = []
@@ -164,7 +167,10 @@ def _attempt(store: Store, items: Sequence[Item], repeated: Sequence[Repeated], 
         with store.begin_relaxed() as tx:
             _insert(tx, new, keys)
             _count(tx, [item.arrival for item in new], repeated)
-            _touch(tx, [(item.arrival, keys[item.identity.study_uid]) for item in new], repeated)
+            stored = [(item.arrival, keys[item.identity.study_uid]) for item in new]
+            # Without a key the study was removed since.
+            again = [(one.arrival, keys.get(one.study_uid, "")) for one in repeated]
+            _touch(tx, [*stored, *again])
     except _Raced:
         for item in new:
             (store.root / filing.path_of(item.arrival, keys[item.identity.study_uid])).unlink(missing_ok=True)
@@ -235,9 +241,9 @@ def _count(tx: Tx, arrivals: Sequence[Arrival], repeated: Sequence[Repeated]) ->
         counters.add(tx, name, peer, amount)
 
 
-def _touch(tx: Tx, stored: Iterable[tuple[Arrival, str]], repeated: Iterable[Repeated]) -> None:
+def _touch(tx: Tx, brought: Iterable[tuple[Arrival, str]]) -> None:
     by_place: dict[tuple[str, str], list[Arrival]] = defaultdict(list)
-    for arrival, study_key in (*stored, *((again.arrival, again.study_key) for again in repeated)):
+    for arrival, study_key in brought:
         if arrival.association is not None:
             by_place[arrival.association.id, study_key].append(arrival)
     for (id, study_key), arrivals in sorted(by_place.items()):
@@ -245,7 +251,7 @@ def _touch(tx: Tx, stored: Iterable[tuple[Arrival, str]], repeated: Iterable[Rep
         if opened is not None:
             associations.note(tx, opened, arrivals[0].sender)
         last = max(arrival.received_at for arrival in arrivals)
-        associations.touch(tx, id, study_key, last, count=len(arrivals))
+        associations.touch(tx, id, study_key or None, last, count=len(arrivals))
 
 
 def make_durable(store: Store, records: Callable[[], Iterable[Logged]], *, trust: bool) -> bool:

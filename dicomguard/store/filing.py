@@ -293,6 +293,8 @@ def collect(tx: Tx, row: Row[tuple[object, ...]], arrivals: Sequence[Arrival], *
         values |= {"collecting": True, "collecting_first_at": first, "opened_because": because}
         if row.current_revision > 0 and expiry.has_expired(tx, row.study_key):
             expiry.hold(tx, row.study_key)
+    if any(arrival.urgent for arrival in arrivals):
+        values["urgent"] = True
     if pixel_conflict and row.current_revision > 0:
         values["opened_because"] = "pixel_conflict"
     named = next((arrival.sender.calling_ae for arrival in arrivals if arrival.sender.calling_ae), "")

@@ -171,6 +171,7 @@ def open_instance(
     transfer_syntax_uid: str,
     association_id: str | None,
     channel: Channel = "dimse",
+    urgent: bool = False,
 ) -> Incoming:
     """Begin to take a dataset; never raises for disk or size, `Incoming.commit` does."""
     arrival = Arrival(
@@ -181,6 +182,7 @@ def open_instance(
         sop_instance_uid=sop_instance_uid,
         transfer_syntax_uid=transfer_syntax_uid,
         received_at=store.clock.now(),
+        urgent=urgent,
     )
     return Incoming(store, arrival)
 

@@ -5,10 +5,11 @@ starts the next collection.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 from sqlalchemy import Row, Select, func, literal, select
 
@@ -50,12 +51,24 @@ class OpenStudy:
     forced_by: str
     on_hold: bool
     calling_ae: str
+    # Whether a request of this collection asked for high priority.
+    asked_urgent: bool
 
 
-def collecting(tx: Tx, *, now: datetime, association_hold: timedelta = _ASSOCIATION_HOLD) -> list[OpenStudy]:
-    """Studies with instances that no revision covers yet, the longest waiting first."""
+def collecting(
+    tx: Tx,
+    *,
+    now: datetime,
+    association_hold: timedelta = _ASSOCIATION_HOLD,
+    holds: Mapping[str, timedelta] = MappingProxyType({}),
+) -> list[OpenStudy]:
+    """Studies with instances that no revision covers yet, the longest waiting first.
+
+    `association_hold`: how long ago an open association may have stored something and still hold the study; `holds`:
+    the same by calling AE title, where that is known better.
+    """
     rows = tx.execute(select(study).where(study.c.collecting).order_by(study.c.collecting_first_at)).all()
-    holding = _holding(tx, since=now - association_hold)
+    open_ones, released = _holding(tx)
     return [
         OpenStudy(
             study_key=row.study_key,
@@ -63,32 +76,47 @@ def collecting(tx: Tx, *, now: datetime, association_hold: timedelta = _ASSOCIAT
             activity=Activity(
                 first_received_at=row.collecting_first_at,
                 last_received_at=row.collecting_last_at,
-                associations_open=holding.get(row.study_key, 0),
+                associations_open=sum(
+                    stored_at >= now - holds.get(row.calling_ae, association_hold)
+                    for stored_at in open_ones.get(row.study_key, ())
+                ),
+                released=row.study_key in released,
             ),
             opened_because=row.opened_because,
             forced_by=row.forced_by,
             on_hold=bool(row.held_by),
             calling_ae=row.calling_ae,
+            asked_urgent=row.urgent,
         )
         for row in rows
     ]
 
 
-def _holding(tx: Tx, *, since: datetime) -> dict[str, int]:
-    """Open associations per study that stored something in it lately."""
+def _holding(tx: Tx) -> tuple[dict[str, list[datetime]], set[str]]:
+    """When each open association stored last, by study; and the studies of which all associations were released."""
     rows = tx.execute(
-        select(association_study.c.study_key, func.count())
+        select(association_study.c.study_key, association_study.c.last_store_at, association.c.how)
         .join(association, association.c.id == association_study.c.association_id)
-        .where(association.c.closed_at.is_(None), association_study.c.last_store_at >= since)
-        .group_by(association_study.c.study_key)
-    )
-    return {name: int(count) for name, count in rows}
+        .join(study, study.c.study_key == association_study.c.study_key)
+        .where(study.c.collecting, association_study.c.last_store_at >= study.c.collecting_first_at)
+    ).all()
+    open_ones: dict[str, list[datetime]] = {}
+    for study_key, stored_at, how in rows:
+        if how == "":
+            open_ones.setdefault(study_key, []).append(stored_at)
+    return open_ones, {key for key, _, _ in rows} - {key for key, _, how in rows if how != "release"}
 
 
 def open_revision(
-    tx: Tx, study_key: str, *, closed_because: str, now: datetime, opened_because: OpenedBecause | None = None
+    tx: Tx,
+    study_key: str,
+    *,
+    closed_because: str,
+    now: datetime,
+    opened_because: OpenedBecause | None = None,
+    urgent: bool = False,
 ) -> StudyRevision:
-    """Close the collection: freeze the list of instances under the next number."""
+    """Close the collection: freeze the list of instances under the next number; an urgent one is analysed first."""
     row = tx.execute(select(study).where(study.c.study_key == study_key).with_for_update()).first()
     if row is None:
         raise Refused(f'There is no study "{study_key}". Take a key from the worklist.')
@@ -101,6 +129,7 @@ def open_revision(
         closed_because=closed_because,
         created_at=now,
         calling_ae=row.calling_ae,
+        urgent=urgent,
     )
     tx.execute(
         revision_table.insert().values(
@@ -114,6 +143,7 @@ def open_revision(
             reason="",
             progress_done=0,
             progress_total=0,
+            urgent=urgent,
         )
     )
     covered = _current_instances(study_key).with_only_columns(literal(study_key), literal(number), instance.c.id)
@@ -122,7 +152,7 @@ def open_revision(
     tx.execute(
         study.update()
         .where(study.c.study_key == study_key)
-        .values(collecting=False, forced_by="", current_revision=number)
+        .values(collecting=False, forced_by="", urgent=False, current_revision=number)
     )
     return opened
 
@@ -177,6 +207,7 @@ def _revision(row: Row[tuple[object, ...]]) -> StudyRevision:
         closed_because=row.closed_because,
         created_at=row.created_at,
         calling_ae=row.calling_ae,
+        urgent=row.urgent,
     )
 
 
@@ -273,6 +304,17 @@ def in_state(tx: Tx, states: Collection[str]) -> list[tuple[str, int]]:
         .order_by(revision_table.c.created_at, revision_table.c.study_key)
     )
     return [(study_key, number) for study_key, number in rows]
+
+
+def urgent(tx: Tx, numbers: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
+    """Those of these revisions, by study key and number, that go first."""
+    keys = {study_key for study_key, _ in numbers}
+    rows = tx.execute(
+        select(revision_table.c.study_key, revision_table.c.number).where(
+            revision_table.c.urgent, revision_table.c.study_key.in_(keys)
+        )
+    )
+    return {(study_key, number) for study_key, number in rows} & set(numbers)
 
 
 def set_progress(tx: Tx, study_key: str, number: int, done: int, total: int) -> None:

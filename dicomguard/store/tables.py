@@ -24,6 +24,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 
 
@@ -73,6 +74,8 @@ study = Table(
     Column("held_by", String(128), nullable=False, default=""),
     # 0 before the first revision.
     Column("current_revision", Integer, nullable=False, default=0),
+    # Whether a request of this collection asked for high priority.
+    Column("urgent", Boolean, nullable=False, default=False, server_default=false()),
     Index("study_collecting", "collecting"),
     Index("study_last", "last_at"),
 )
@@ -160,6 +163,8 @@ revision = Table(
     Column("progress_total", Integer, nullable=False, default=0),
     Column("manifest_sha256", _HASH),
     Column("manifest", Text),
+    # Whether it is analysed and delivered before others.
+    Column("urgent", Boolean, nullable=False, default=False, server_default=false()),
     Index("revision_state", "state"),
 )
 
@@ -349,6 +354,12 @@ counter = Table(
     Column("value", BigInteger, nullable=False),
 )
 
+
+def _add_urgent(connection: Connection) -> None:
+    for table in ("study", "revision"):
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN urgent BOOLEAN NOT NULL DEFAULT false")
+
+
 # Step from version n to n + 1, keyed by n; the first version is made by `METADATA.create_all`.
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _add_urgent}
 SCHEMA_VERSION = 1 + len(MIGRATIONS)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from dicomguard.clock import SystemClock
@@ -51,4 +52,33 @@ def test_a_study_that_comes_in_pieces_twice_and_back_from_the_pacs_is_reported_o
             assert len(studies.instances(tx, key, 2)) == 7
             assert [item.number for item in studies.revisions(tx, key)] == [1, 2]
         assert len(set(archive.uids())) == 4
+    store.close()
+
+
+def test_a_study_that_is_marked_stat_is_judged_before_those_that_came_earlier(store: Store, tmp_path: Path) -> None:
+    """All are complete in one look; the queue may have begun with one of the others by then, and not with two."""
+    for number in (1, 2, 3):
+        world.send_study(store, tmp_path / "in", number=number, slices=3)
+    stat = ""
+    sender = Sender(peer="ct", calling_ae="CT1", called_ae="DICOMGUARD", address="127.0.0.1")
+    for path in world.write_study(tmp_path / "stat", number=4, slices=3):
+        dataset = pydicom.dcmread(path)
+        dataset.RequestedProcedurePriority = "STAT"
+        dataset.save_as(path)
+        stat = receive_file(store, sender, path, channel="dimse").study_key
+    with store.read() as tx:
+        waiting = [study.study_key for study in studies.collecting(tx, now=store.clock.now())]
+    assert waiting.index(stat) == 3
+
+    def judged() -> list[str]:
+        """In the order in which their verdicts were kept."""
+        with store.read() as tx:
+            rows = [(studies.verdict(tx, key, 1), key) for key in waiting]
+        return [key for _, key in sorted(((store.root / path).stat().st_mtime_ns, key) for path, key in rows if path)]
+
+    with worker(store.root):
+        until(lambda: len(judged()) == 4, 60)
+    assert judged().index(stat) <= 1
+    with store.read() as tx:
+        assert studies.urgent(tx, [(key, 1) for key in waiting]) == {(stat, 1)}
     store.close()

@@ -143,3 +143,15 @@ def test_two_receivers_share_a_store(tmp_path: Path) -> None:
         assert counted(one)["instances_received"] == 2
         with one.store().read() as tx:
             assert len(executors.listing(tx)) == 2
+
+
+@pytest.mark.parametrize(("priority", "expected"), [(1, True), (0, False), (2, False)])
+def test_the_priority_of_a_request_is_kept_also_over_a_kill(tmp_path: Path, priority: int, expected: bool) -> None:
+    """PS3.7 E.1: 0 is medium, 1 high, 2 low."""
+    first = part10_file(tmp_path / "in")
+    with receiver(tmp_path) as live, associated(live, [first]) as association:
+        assert association.send_c_store(first, priority=priority).Status == 0x0000
+        live.kill()
+    with receiver(tmp_path) as live, live.store().read() as tx:
+        (study,) = studies.collecting(tx, now=live.store().clock.now())
+        assert study.asked_urgent is expected

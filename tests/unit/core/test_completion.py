@@ -46,3 +46,26 @@ def test_asking_at_the_time_named_gives_an_answer_or_a_later_time(last: int, ope
     if isinstance(answer, Wait):
         assert answer.until > at(now)
         assert isinstance(decide(activity, PATIENCE, now=answer.until), Close)
+
+
+@pytest.mark.parametrize(
+    ("released", "open_associations", "quiet_s", "expected"),
+    [
+        (False, 0, 60, Wait(at(70))),
+        (True, 0, 60, Wait(at(30))),
+        # Never longer than the general patience.
+        (True, 0, 5, Wait(at(15))),
+        # One that is open still holds the study, whatever the others did.
+        (True, 1, 60, Wait(at(1800))),
+    ],
+)
+def test_an_orderly_release_shortens_the_wait(
+    released: bool, open_associations: int, quiet_s: int, expected: Wait
+) -> None:
+    activity = Activity(
+        first_received_at=START, last_received_at=at(10), associations_open=open_associations, released=released
+    )
+    patience = Patience(quiet=timedelta(seconds=quiet_s), longest=timedelta(minutes=30))
+    assert decide(activity, patience, now=at(11)) == expected
+    if not open_associations:
+        assert isinstance(decide(activity, patience, now=expected.until), Close)

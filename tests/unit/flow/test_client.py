@@ -12,9 +12,11 @@ from dicomguard.core.delivery import Answer, Backoff, Delivery, Event, Item, rec
 from dicomguard.errors import Refused
 from dicomguard.flow import completion
 from dicomguard.flow.client import Client
-from dicomguard.store import audit, deliveries, runs, studies, worklist
+from dicomguard.store import associations, audit, deliveries, runs, studies, worklist
 from dicomguard.store.db import Store, open_store
+from dicomguard.store.intake import Sender, begin_association, end_association, open_instance
 from tests.fault.world import send_study
+from tests.instances import MR, ROOT, part10_bytes
 
 START = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 SETTINGS = completion.Settings(
@@ -152,3 +154,56 @@ def test_a_cancelled_study_is_neither_judged_nor_reported_until_somebody_retries
         studies.advance(tx, key, 1, "delivering", from_=("opened",))
     with pytest.raises(Refused, match="cannot be taken back"):
         client.cancel(key, "anna")
+
+
+def store_one(store: Store, *, calling_ae: str, how: associations.How | None, urgent: bool = False) -> str:
+    """One instance over an association that ends so; None: it stays open. Returns the study key."""
+    sender = Sender(peer="ct", calling_ae=calling_ae, called_ae="DICOMGUARD", address="192.0.2.7")
+    id = begin_association(store, sender, process="r1")
+    content = part10_bytes()
+    with open_instance(
+        store, sender, sop_class_uid=MR, sop_instance_uid=f"{ROOT}.1.1.1", transfer_syntax_uid="1.2.840.10008.1.2.1",
+        association_id=id, urgent=urgent,
+    ) as incoming:  # fmt: skip
+        incoming.write(content[content.index(b"\x08\x00\x16\x00") :])
+        key = incoming.commit().study_key
+    if how is not None:
+        end_association(store, id, how)
+    return key
+
+
+@pytest.mark.parametrize(("how", "seconds"), [("release", 20), ("abort", 60), ("lost", 60), (None, 600)])
+def test_after_an_orderly_release_a_study_is_complete_sooner(
+    store: Store, clock: FakeClock, how: associations.How | None, seconds: int
+) -> None:
+    store_one(store, calling_ae="CT1", how=how)
+    clock.advance(timedelta(seconds=seconds - 1))
+    assert close(store, clock) == []
+    clock.advance(timedelta(seconds=2))
+    assert close(store, clock) == [1]
+
+
+def test_a_sender_has_its_own_patience_and_its_own_say_about_urgency(store: Store, clock: FakeClock) -> None:
+    patience = Patience(quiet=timedelta(seconds=5), longest=timedelta(minutes=30))
+    own = completion.Terms(patience=patience, association_hold=timedelta(seconds=7), urgent="never")
+    settings = replace(SETTINGS, senders={"FAST": own})
+    key = store_one(store, calling_ae="FAST", how=None, urgent=True)
+    clock.advance(timedelta(seconds=6))
+    # Quiet for long enough, but its association still holds it.
+    assert completion.open_complete(store, settings, now=clock.now()) == []
+    clock.advance(timedelta(seconds=2))
+    (opened,) = completion.open_complete(store, settings, now=clock.now())
+    assert (opened.study_key, opened.urgent) == (key, False)
+
+
+def test_high_priority_of_one_request_makes_the_revision_urgent_and_only_this_one(
+    store: Store, clock: FakeClock
+) -> None:
+    key = store_one(store, calling_ae="CT1", how="release", urgent=True)
+    clock.advance(timedelta(minutes=2))
+    assert close(store, clock) == [1]
+    Client(store, clock).force(key, "anna")
+    assert close(store, clock) == [2]
+    with store.read() as tx:
+        assert [item.urgent for item in studies.revisions(tx, key)] == [True, False]
+        assert studies.urgent(tx, [(key, 1), (key, 2)]) == {(key, 1)}

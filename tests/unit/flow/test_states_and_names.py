@@ -98,6 +98,7 @@ def test_a_study_that_keeps_coming_back_waits_longer(count: int, minutes_ago: fl
     patience = Patience(quiet=timedelta(seconds=60), longest=timedelta(minutes=30))
     slowed = completion.slowed(patience, revisions(count, minutes_ago), now=NOW)
     assert slowed.quiet == timedelta(seconds=quiet_s)
+    assert slowed.quiet_released == (slowed.quiet if quiet_s > 60 else timedelta(seconds=20))
     assert slowed.longest == patience.longest
 
 

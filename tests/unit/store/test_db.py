@@ -3,7 +3,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from dicomguard.clock import SystemClock
 from dicomguard.errors import Refused, Unavailable
@@ -45,6 +45,23 @@ def test_an_older_schema_is_brought_forward(tmp_path: Path, monkeypatch: pytest.
         assert tx.execute(text("select count(*) from added")).scalar() == 0
         version = tx.execute(text("select value from meta where name = 'schema_version'")).scalar()
         assert version == str(tables.SCHEMA_VERSION)
+
+
+def test_a_store_of_the_first_schema_knows_urgent_studies_afterwards(tmp_path: Path) -> None:
+    """The tables as version 1 made them, with a row in each."""
+    open_store(tmp_path, "", SystemClock()).close()
+    with sqlite3.connect(tmp_path / "node.sqlite") as connection:
+        connection.execute(
+            "insert into study (study_key, study_uid, calling_ae, first_at, last_at, collecting, opened_because, "
+            "forced_by, held_by, current_revision) values ('k', '1.2', 'CT1', '', '', 0, 'first', '', '', 0)"
+        )
+        for table in ("study", "revision"):
+            connection.execute(f"alter table {table} drop column urgent")
+        connection.execute("update meta set value = '1' where name = 'schema_version'")
+    store = open_store(tmp_path, "", SystemClock())
+    with store.read() as tx:
+        assert tx.execute(select(tables.study.c.study_key, tables.study.c.urgent)).all() == [("k", False)]
+        assert tx.execute(select(tables.revision.c.urgent)).all() == []
 
 
 def test_a_foreign_database_url_is_refused(tmp_path: Path) -> None:
