@@ -175,7 +175,9 @@ def kill_while_receiving(
         node.start()
         node.wait_until_open()
         for round_number in range(kills):
-            _send_until_killed(node, tally, senders=senders, first=1000 * round_number, rng=rng)
+            # The UIDs of two campaigns differ, so that their tallies add up.
+            names = range(100 * seed, 100 * seed + senders)
+            _send_until_killed(node, tally, senders=names, first=1000 * round_number, rng=rng)
             with node.store() as store:
                 take_unflushed(store, tally, rng)
             node.start()
@@ -192,14 +194,14 @@ def kill_while_receiving(
     return tally
 
 
-def _send_until_killed(node: _Node, tally: Tally, *, senders: int, first: int, rng: np.random.Generator) -> None:
+def _send_until_killed(node: _Node, tally: Tally, *, senders: range, first: int, rng: np.random.Generator) -> None:
     threads = [
         threading.Thread(
             target=keep_sending,
             args=(node.port, tally),
             kwargs={"sender": sender, "first": first, "rng": np.random.default_rng(int(rng.integers(1 << 62)))},
         )
-        for sender in range(senders)
+        for sender in senders
     ]
     wanted = len(tally.acknowledged) + int(rng.integers(_MOST_ANSWERS))
     for thread in threads:

@@ -45,7 +45,13 @@ class Secured:
             return [row.reason for row in refusals.recent(tx)]
 
     def wait_for_refusal(self, words: str) -> None:
+        """Cause and next step stand on the list of refusals and in the log."""
         wait_for(lambda: any(words in reason for reason in self.refusals()), what=f"the refusal: {words}")
+
+        def logged() -> bool:
+            return any(words in line["reason"] for line in self.live.events("association.refused"))
+
+        wait_for(logged, what=f"the line in the log: {words}")
 
 
 @contextlib.contextmanager
@@ -139,21 +145,22 @@ def test_a_wrong_certificate_of_the_right_authority(running: Secured) -> None:
 
 def test_the_right_certificate_with_a_foreign_title(running: Secured) -> None:
     assert echo(running, running.right, "MR1") == "rejected (1, 1, 1)"
-    running.wait_for_refusal("is named for no peer")
+    reason = f"the certificate is named for no peer; add it to key_sha256 if it is right: {running.right.key_sha256}"
+    running.wait_for_refusal(reason)
 
 
 def test_a_peer_with_a_certificate_does_not_get_in_without_tls(running: Secured, tmp_path: Path) -> None:
     file = part10_file(tmp_path)
     with associated(running.live, [file], calling_ae="CT1") as association:
         assert association.is_rejected
-    running.wait_for_refusal("must come by TLS")
+    running.wait_for_refusal("the peer has a certificate and must come by TLS")
     with associated(running.live, [file], calling_ae="MR1") as association:
         assert association.is_established
 
 
 def test_a_certificate_of_another_authority(running: Secured) -> None:
     assert handshake(running, running.context(running.untrusted)) == "refused"
-    running.wait_for_refusal("its certificate is not trusted")
+    running.wait_for_refusal("; renew it, or add its authority to authorities of [tls]")
 
 
 def test_no_certificate(running: Secured) -> None:
@@ -167,7 +174,7 @@ def test_tls_1_1_is_refused(running: Secured) -> None:
     old.set_ciphers("ALL:@SECLEVEL=0")
     old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
     assert handshake(running, old) == "refused"
-    running.wait_for_refusal("it offers no TLS 1.2 or 1.3")
+    running.wait_for_refusal("it offers no TLS 1.2 or 1.3; turn that on at the sender")
 
 
 @pytest.mark.parametrize(
