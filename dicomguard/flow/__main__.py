@@ -19,7 +19,7 @@ from dicomguard.core.delivery import Backoff
 from dicomguard.core.peer import Peer
 from dicomguard.deliver.association import Timeouts
 from dicomguard.errors import DicomguardError
-from dicomguard.flow import completion, delivery, retention, retraining, study, sweep
+from dicomguard.flow import commitment, completion, delivery, inspection, retention, retraining, study, sweep
 from dicomguard.flow.analysts import Analysts
 from dicomguard.flow.engine import Engine, lock_state, work_database
 from dicomguard.sr.build import NodeIdentity
@@ -51,7 +51,11 @@ def run(settings: config.Config, stop: threading.Event) -> None:
             beat = sweep.Sweep(engine=engine, store=store, clock=clock, node=node, settings=_times(settings))
             beat.begin()
             engine.launch()
-            with retraining.schedule(store, settings, clock), retention.running(store, retention.policy(settings)):
+            with (
+                retraining.schedule(store, settings, clock),
+                retention.running(store, retention.policy(settings)),
+                inspection.running(store, settings),
+            ):
                 while not stop.wait(1.0):
                     beat.tick()
             engine.close(_GRACE_S)
@@ -95,6 +99,19 @@ def _register(engine: Engine, store: Store, clock: SystemClock, settings: config
         ),
     )
     engine.register(study.DELIVERY_WORKFLOW, sending.run)
+    committing = commitment.CommitmentWork(
+        store=store,
+        clock=clock,
+        settings=commitment.Settings(
+            calling_ae=settings.node.ae_title,
+            destinations={item.name: item for item in settings.destinations},
+            patience=settings.delivery.patience,
+            timeouts=Timeouts(connect_s=settings.delivery.connect_s, answer_s=settings.delivery.answer_s),
+            linger_s=settings.delivery.commitment_linger_s,
+        ),
+    )
+    engine.register(commitment.COMMIT_WORKFLOW, committing.run)
+    engine.register(commitment.ANSWER_WORKFLOW, committing.answer)
     retraining.register(engine, store, settings, clock)
 
 
