@@ -8,6 +8,7 @@ import json
 import socket
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +23,13 @@ from dicomguard.child import Child
 from dicomguard.clock import Clock
 from dicomguard.config import Config
 from dicomguard.errors import Refused, Unavailable
-from dicomguard.store import census, counters, deliveries, executors, log_slots, refusals, worklist
+from dicomguard.scp.shared import Shared, processes
+from dicomguard.store import census, counters, deliveries, executors, log_slots, refusals, set_aside, worklist
 from dicomguard.store.db import Store, open_configured
 from dicomguard.store.files import lock_folder
 
 PARTS = {"receiver": "dicomguard.scp", "worker": "dicomguard.flow", "page": "dicomguard.web"}
+_RECEIVER = "receiver"
 _STOP_WITHIN_S = 12.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 # A process that lived this long has started well; its next death counts as the first.
@@ -46,8 +49,11 @@ class Part:
     """One supervised process; replaced at each restart."""
 
     name: str
+    kind: str
     child: Child
     started: float
+    # Among the receivers, from 0.
+    number: int = 0
     deaths: int = 0
     # Monotonic time of the next start; None while it runs.
     restart_at: float | None = None
@@ -66,32 +72,48 @@ class Node:
         self._store = store
         self._clock = clock
         self._parts: dict[str, Part] = {}
+        self._shared: Shared | None = None
 
     def run(self, stop: threading.Event, *, say: Callable[[str], None]) -> None:
         """Run until `stop` is set. Raises `Refused` when a process ends for a reason that a restart cannot cure."""
+        self._shared = Shared(self._config)
         try:
-            for name in PARTS:
-                self._parts[name] = Part(name=name, child=self._start(name), started=self._clock.monotonic())
+            for kind, number in self._plan():
+                # The first of its kind has its name.
+                name = kind if number == 0 else f"{kind}-{number + 1}"
+                child = self._start(kind, number)
+                self._parts[name] = Part(
+                    name=name, kind=kind, number=number, child=child, started=self._clock.monotonic()
+                )
             with _serve_health(self, self._config.web.health_port):
                 self._say_when_ready(stop, say)
                 while not stop.wait(0.5):
                     self._look_after()
         finally:
             self._stop()
+            self._shared.close()
 
-    def _start(self, name: str) -> Child:
-        argv = [sys.executable, "-m", PARTS[name]]
+    def _plan(self) -> Iterator[tuple[str, int]]:
+        for kind in PARTS:
+            for number in range(processes(self._config) if kind == _RECEIVER else 1):
+                yield kind, number
+
+    def _start(self, kind: str, number: int) -> Child:
+        argv = [sys.executable, "-m", PARTS[kind]]
         if self._config.file is not None:
             argv += ["--config", str(self._config.file.resolve())]
+        if kind != _RECEIVER or self._shared is None:
+            return Child.start(argv, memory_bytes=None, cpu_s=None)
+        argv += ["--inherited", self._shared.argument(number)]
         # The kernel ends the children that hold pixels first and the receiver last (engine.md 3.3).
-        return Child.start(argv, memory_bytes=None, cpu_s=None, oom_score_adj=-500 if name == "receiver" else None)
+        return Child.start(argv, memory_bytes=None, cpu_s=None, oom_score_adj=-500, pass_fds=self._shared.descriptors)
 
     def _look_after(self) -> None:
         now = self._clock.monotonic()
         for part in self._parts.values():
             if part.restart_at is not None:
                 if now >= part.restart_at:
-                    part.child, part.started, part.restart_at = self._start(part.name), now, None
+                    part.child, part.started, part.restart_at = self._start(part.kind, part.number), now, None
                 continue
             if part.child.alive():
                 continue
@@ -103,6 +125,8 @@ class Node:
             metrics.PROCESS_RESTARTS.labels(part.name).inc()
             _log.error("process.died", process=part.name, reason=part.child.exit_reason(), seconds=pause_s)
             part.child.kill()
+            if part.kind == _RECEIVER and self._shared is not None:
+                self._shared.forget(part.number)
 
     def _stop(self) -> None:
         """All at once, then each gets its time; what does not end is killed."""
@@ -151,17 +175,20 @@ class Node:
         now = self._clock.now()
         try:
             with self._store.read() as tx:
-                alive = {
+                alive = Counter(
                     row.role
                     for row in executors.listing(tx)
                     if row.lease_until >= now and row.heartbeat_at >= now - _SILENCE
-                }
+                )
                 waiting = deliveries.waiting(tx)
         except Unavailable as error:
             return False, {**parts, "database": {"state": "red", "reason": str(error)}}
-        for name, role in (("receiver", "receiver"), ("worker", "worker")):
-            if role not in alive:
-                parts[name] = {**parts.get(name, {}), "state": "red", "reason": "gives no sign of life"}
+        for name, wanted in ((_RECEIVER, processes(self._config)), ("worker", 1)):
+            if alive[name] < wanted:
+                reason = (
+                    "gives no sign of life" if wanted == 1 else f"only {alive[name]} of {wanted} give a sign of life"
+                )
+                parts[name] = {**parts.get(name, {}), "state": "red", "reason": reason}
         if not _listens(self._config.web.host, self._config.web.port):
             parts["page"] = {**parts.get("page", {}), "state": "red", "reason": "does not answer"}
         parts["database"] = {"state": "green"}
@@ -170,8 +197,10 @@ class Node:
         parts["disk"] = {"state": disk, "free_bytes": space.free_bytes}
         logs = log_slots.states(self._store.root)
         unfiled = sum(max(0, state.appended - state.filed) for state in logs)
-        log_state = "red" if any(state.failed for state in logs) else "yellow" if unfiled > _MANY_UNFILED else "green"
-        parts["log"] = {"state": log_state, "unfiled": unfiled}
+        aside = set_aside.count(self._store.root)
+        slow = unfiled > _MANY_UNFILED or aside > 0
+        log_state = "red" if any(state.failed for state in logs) else "yellow" if slow else "green"
+        parts["log"] = {"state": log_state, "unfiled": unfiled, "set_aside": aside}
         for destination in self._config.destinations:
             late = [item for item in waiting if item.destination == destination.name and item.attempt > 0]
             parts[f"destination {destination.name}"] = {"state": "yellow" if late else "green", "waiting": len(late)}

@@ -7,17 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
-from dicomguard import part10
+from dicomguard import config, part10
 from dicomguard.clock import SystemClock
 from dicomguard.dimse.ae import make_ae
+from dicomguard.scp.shared import Shared
 from dicomguard.store.db import Store, open_store
 from dicomguard.store.log_slots import settle
 from tests.peers import end, free_port, wait_for
@@ -27,14 +28,24 @@ PEERS = {"ct1": ("CT1", "127.0.0.1"), "mr1": ("MR1", "127.0.0.1"), "far": ("FAR"
 
 @dataclass
 class LiveReceiver:
-    """A running `python -m dicomguard.scp`."""
+    """A running `python -m dicomguard.scp`, or several that share the port."""
 
-    process: subprocess.Popen[bytes]
+    processes: list[subprocess.Popen[bytes]]
     port: int
     state: Path
     url: str
     log: Path
+    _start: Callable[[int], subprocess.Popen[bytes]]
     _stores: list[Store] = field(default_factory=list)
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The first."""
+        return self.processes[0]
+
+    def restart(self, number: int) -> None:
+        """Start one that was killed again, while the others live."""
+        self.processes[number] = self._start(number)
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """Its log lines so far, or those of one event."""
@@ -47,15 +58,20 @@ class LiveReceiver:
 
     def store(self) -> Store:
         """The same store, opened by the test; a living receiver has filed all that it acknowledged so far."""
-        if self.process.poll() is None:
+        if any(process.poll() is None for process in self.processes):
             self.settle()
         self._stores.append(open_store(self.state, self.url, SystemClock()))
         return self._stores[-1]
 
     def kill(self) -> None:
-        """As a power cut for the process."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(20)
+        """As a power cut for all processes."""
+        for number in range(len(self.processes)):
+            self.kill_one(number)
+
+    def kill_one(self, number: int) -> None:
+        """SIGKILL."""
+        self.processes[number].send_signal(signal.SIGKILL)
+        self.processes[number].wait(20)
 
     def stop(self) -> int:
         """Orderly; returns the exit status."""
@@ -74,32 +90,56 @@ def configuration(port: int, *, peers: Mapping[str, tuple[str, str]] = PEERS, mo
 
 @contextlib.contextmanager
 def receiver(
-    folder: Path, *, peers: Mapping[str, tuple[str, str]] = PEERS, more: str = "", url: str = "", port: int = 0
+    folder: Path,
+    *,
+    peers: Mapping[str, tuple[str, str]] = PEERS,
+    more: str = "",
+    url: str = "",
+    port: int = 0,
+    processes: int = 1,
 ) -> Iterator[LiveReceiver]:
-    """Start one on the state folder below `folder`; a second call there continues with the same state."""
+    """Start one on the state folder below `folder`; a second call there continues with the same state.
+
+    With more processes they share port and counts, as under a node.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     file = folder / "dicomguard.toml"
     file.write_text(configuration(port, peers=peers, more=more, url=url))
     log = folder / f"log-{time.monotonic_ns()}.jsonl"
-    with log.open("wb") as target:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dicomguard.scp", "--config", str(file)],
-            stderr=target,
-            stdout=target,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"},
-        )
-    live = LiveReceiver(process, port, folder / "state", url, log)
+    shared = None
+    if processes > 1:
+        read = config.load(file)
+        shared = Shared(replace(read, receive=replace(read.receive, processes=processes)))
+
+    def start(number: int) -> subprocess.Popen[bytes]:
+        inherited = []
+        if shared is not None:
+            shared.forget(number)
+            inherited = ["--inherited", shared.argument(number)]
+        with log.open("ab") as target:
+            return subprocess.Popen(
+                [sys.executable, "-m", "dicomguard.scp", "--config", str(file), *inherited],
+                stderr=target,
+                stdout=target,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"},
+                pass_fds=[] if shared is None else shared.descriptors,
+            )
+
+    live = LiveReceiver([start(number) for number in range(processes)], port, folder / "state", url, log, start)
 
     def ready() -> bool:
-        assert process.poll() is None, log.read_text()[-2000:]
-        return bool(live.events("receiver.opened"))
+        assert all(process.poll() is None for process in live.processes), log.read_text()[-2000:]
+        return sum(opened["kind"] == "node" for opened in live.events("receiver.opened")) == processes
 
     try:
         wait_for(ready, seconds=30, what="the receiver")
         yield live
     finally:
-        end(process)
+        for process in live.processes:
+            end(process)
+        if shared is not None:
+            shared.close()
         for store in live._stores:
             store.close()
 

@@ -25,10 +25,12 @@ _LINE = re.compile(r"^\d+\s+(?P<at>[\d.]+) (?P<call>\w+)\((?:\d+<(?P<path>[^>]*)
 def flushes(running: Running, kind: Kind, *, run: int, scratch: Path) -> dict[str, float]:
     """Calls an image, named "fdatasync of an image file, before Success" and the like."""
     trace = scratch / f"trace-{running.name}.txt"
-    command = [program("strace"), "-f", "-y", "-ttt", "-e", f"trace={_CALLS}", "-o", str(trace), "-p", str(running.pid)]
+    command = [program("strace"), "-f", "-y", "-ttt", "-e", f"trace={_CALLS}", "-o", str(trace)]
+    for pid in running.pids:
+        command += ["-p", str(pid)]
     tracer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: _traced(running.pid), what="strace")
+        wait_for(lambda: all(map(_traced, running.pids)), what="strace")
         sent = sender.send(
             running.port, running.ae_title, kind, run=run, associations=1, images=_IMAGES, pause_s=_PAUSE_S
         )

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from benchmarks.ingest.images import MAX_PDU_BYTES
 from benchmarks.ingest.sender import CALLING
+from dicomguard.config import Config
+from dicomguard.scp.shared import processes
 from tests.conftest import SEARCH
 from tests.peers import end, free_port, listens, wait_for
 from tests.receiver import receiver
@@ -30,7 +32,7 @@ class Running:
     name: str
     ae_title: str
     port: int
-    pid: int
+    pids: list[int]
     folder: Path
     # Instances that have their final file and row.
     settled: Callable[[], int]
@@ -46,8 +48,10 @@ def program(name: str) -> str:
 
 @contextlib.contextmanager
 def dicomguard(folder: Path) -> Iterator[Running]:
-    """`python -m dicomguard.scp`, as it ships but for its peer and the limits of free space."""
-    with receiver(folder, peers={"bench": (CALLING, "127.0.0.1")}) as live:
+    """The receiver processes of a node, as it ships but for its peer and the limits of free space."""
+    more = "[storage]\nlow_bytes = 0\nstop_bytes = 0\n"
+    count = processes(Config())
+    with receiver(folder, peers={"bench": (CALLING, "127.0.0.1")}, more=more, processes=count) as live:
         database = live.state / "node.sqlite"
 
         def settled() -> int:
@@ -58,7 +62,7 @@ def dicomguard(folder: Path) -> Iterator[Running]:
             name="dicomguard",
             ae_title="DICOMGUARD",
             port=live.port,
-            pid=live.process.pid,
+            pids=[process.pid for process in live.processes],
             folder=live.state,
             settled=settled,
         )
@@ -91,7 +95,7 @@ def orthanc(folder: Path) -> Iterator[Running]:
 
     command = [program("Orthanc"), str(folder / "orthanc.json")]
     with _started(command, folder, lambda: listens(dicom) and listens(http)) as pid:
-        yield Running(name="Orthanc", ae_title="ORTHANC", port=dicom, pid=pid, folder=folder, settled=settled)
+        yield Running(name="Orthanc", ae_title="ORTHANC", port=dicom, pids=[pid], folder=folder, settled=settled)
 
 
 @contextlib.contextmanager
@@ -106,7 +110,7 @@ def storescp(folder: Path) -> Iterator[Running]:
         return sum(1 for _ in held.iterdir())
 
     with _started([*command, str(port)], folder, lambda: listens(port)) as pid:
-        yield Running(name="storescp", ae_title="STORESCP", port=port, pid=pid, folder=folder, settled=settled)
+        yield Running(name="storescp", ae_title="STORESCP", port=port, pids=[pid], folder=folder, settled=settled)
 
 
 @contextlib.contextmanager
@@ -132,8 +136,11 @@ def wait_until_settled(running: Running, count: int, *, seconds: float = 120.0) 
 
 def processor_s(running: Running) -> float:
     """Processor seconds of the receiver so far, with the processes that it has forked and reaped (proc(5))."""
-    fields = Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    ticks = 0
+    for pid in running.pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += sum(int(field) for field in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ Newcomers win over those that stay silent. It counts and decides; what it decide
 """
 
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,9 +13,12 @@ from typing import Literal, Protocol
 
 from dicomguard.core import arrivals
 from dicomguard.core.peer import Peer
+from dicomguard.scp.shared import Tally
 
 # Addresses whose last connections are remembered; the one that was quiet longest is forgotten.
 _MOST_ADDRESSES = 4096
+# Keys of what all processes count together.
+_STRANGERS, _ASSOCIATED = "strangers", "associated"
 
 
 class Guarded(Protocol):
@@ -45,13 +48,19 @@ class Caps:
     # New connections a second of one address, unless its peer has another number; 0: any.
     connections_per_s: float = 20.0
     # Those that came too early and wait for their turn, in all.
-    held: int = 64
+    held: int = 256
 
 
 class _Crowd:
-    """Connections by age; a newcomer takes the place of the oldest when there are too many."""
+    """Connections by age; a newcomer takes the place of the oldest when there are too many.
 
-    def __init__(self, *, most: int, most_per_address: int) -> None:
+    The oldest is one of this process. Where it has none the newcomer comes in all the same: so there may be one more
+    than allowed for each further process.
+    """
+
+    def __init__(self, name: str, tally: Tally, *, most: int, most_per_address: int) -> None:
+        self._name = name
+        self._tally = tally
         self._most = most
         self._most_per_address = most_per_address
         # In order of arrival; a dict is a set that keeps it.
@@ -62,9 +71,11 @@ class _Crowd:
         """Returns the one that has to go for it."""
         here = self._by_address.setdefault(connection.address, {})
         gone: Guarded | None = None
-        if len(here) >= self._most_per_address:
+        crowded_here = self._tally.add(self._key(connection)) > self._most_per_address
+        crowded = self._tally.add(self._name) > self._most
+        if crowded_here and here:
             gone = next(iter(here))
-        elif len(self._all) >= self._most:
+        elif crowded and self._all:
             gone = next(iter(self._all))
         here[connection] = None
         self._all[connection] = None
@@ -77,11 +88,16 @@ class _Crowd:
         if connection not in self._all:
             return False
         del self._all[connection]
+        self._tally.give(self._key(connection))
+        self._tally.give(self._name)
         here = self._by_address[connection.address]
         del here[connection]
         if not here:
             del self._by_address[connection.address]
         return True
+
+    def _key(self, connection: Guarded) -> str:
+        return f"{self._name} {connection.address}"
 
     def __len__(self) -> int:
         return len(self._all)
@@ -107,25 +123,29 @@ class _Arrivals:
 
 
 class Guard:
-    """Shared by all connections of a receiver."""
+    """Shared by all connections of a receiver process.
 
-    def __init__(self, caps: Caps, peers: Sequence[Peer]) -> None:
+    Connections are counted over all processes of the node. How often an address connects is not: the processes take
+    turns at new connections, and each lets its share of them in.
+    """
+
+    def __init__(self, caps: Caps, peers: Sequence[Peer], tally: Tally | None = None) -> None:
         self._caps = caps
+        self._tally = tally = Tally.alone() if tally is None else tally
         self._per_s: Callable[[str], float | None] = lru_cache(4096)(
             lambda address: _connections_per_s(address, peers, caps.connections_per_s)
         )
         self._arrivals = _Arrivals()
         self._lock = threading.Lock()
-        self._waiting = _Crowd(most=caps.waiting, most_per_address=caps.waiting_per_address)
+        self._waiting = _Crowd("waiting", tally, most=caps.waiting, most_per_address=caps.waiting_per_address)
         # After the last word, until the peer has closed.
-        self._leaving = _Crowd(most=caps.waiting, most_per_address=caps.waiting_per_address)
+        self._leaving = _Crowd("leaving", tally, most=caps.waiting, most_per_address=caps.waiting_per_address)
         self._strangers: set[Guarded] = set()
         self._associated: dict[Guarded, str] = {}
-        self._per_peer: Counter[str] = Counter()
 
     def admits(self, address: str) -> bool:
         """False when a connection from this address would be closed; asked before anything is made for it."""
-        return self._per_s(address) is not None or len(self._strangers) < self._caps.strangers
+        return self._per_s(address) is not None or self._tally.count(_STRANGERS) < self._caps.strangers
 
     def turn(self, address: str, *, secured: bool, held: int, now: float) -> float | None:
         """Seconds until a connection of this address has its turn, None when it is refused.
@@ -134,10 +154,10 @@ class Guard:
         """
         per_s = self._per_s(address)
         known = per_s is not None
-        rate = self._caps.connections_per_s if per_s is None else per_s
+        rate = (self._caps.connections_per_s if per_s is None else per_s) / self._tally.of
         if rate == 0.0:
             return 0.0
-        longest_wait_s = arrivals.LONGEST_WAIT_S if known and held < self._caps.held else 0.0
+        longest_wait_s = arrivals.LONGEST_WAIT_S if known and held < self._caps.held // self._tally.of else 0.0
         key = (address if known else "", secured)
         with self._lock:
             return self._arrivals.arrive(key, per_s=rate, now=now, longest_wait_s=longest_wait_s)
@@ -147,7 +167,7 @@ class Guard:
         known = self._per_s(connection.address) is not None
         with self._lock:
             if not known:
-                if len(self._strangers) >= self._caps.strangers:
+                if not self._tally.take(_STRANGERS, most=self._caps.strangers):
                     return False
                 self._strangers.add(connection)
                 return True
@@ -159,14 +179,14 @@ class Guard:
     def associate(self, connection: Guarded, peer: str) -> Literal["", "all", "peer"]:
         """It asks for an association and may have one as this peer's; else which bound is reached."""
         with self._lock:
-            if len(self._associated) >= self._caps.associations:
+            if not self._tally.take(_ASSOCIATED, most=self._caps.associations):
                 return "all"
-            if self._per_peer[peer] >= self._caps.associations_per_peer:
+            if not self._tally.take(f"{_ASSOCIATED} {peer}", most=self._caps.associations_per_peer):
+                self._tally.give(_ASSOCIATED)
                 return "peer"
             self._waiting.remove(connection)
-            self._strangers.discard(connection)
+            self._forget_stranger(connection)
             self._associated[connection] = peer
-            self._per_peer[peer] += 1
             return ""
 
     def part(self, connection: Guarded) -> None:
@@ -188,10 +208,16 @@ class Guard:
     def _drop(self, connection: Guarded) -> None:
         self._waiting.remove(connection)
         self._leaving.remove(connection)
-        self._strangers.discard(connection)
+        self._forget_stranger(connection)
         peer = self._associated.pop(connection, None)
         if peer is not None:
-            self._per_peer[peer] -= 1
+            self._tally.give(f"{_ASSOCIATED} {peer}")
+            self._tally.give(_ASSOCIATED)
+
+    def _forget_stranger(self, connection: Guarded) -> None:
+        if connection in self._strangers:
+            self._strangers.remove(connection)
+            self._tally.give(_STRANGERS)
 
     @property
     def counts(self) -> tuple[int, int]:

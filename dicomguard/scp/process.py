@@ -2,6 +2,7 @@
 
 import secrets
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -9,10 +10,11 @@ from datetime import timedelta
 
 from dicomguard import log
 from dicomguard.clock import SystemClock
-from dicomguard.config import LOOPBACK, Config
+from dicomguard.config import Config
 from dicomguard.errors import Unavailable
 from dicomguard.scp.guard import Caps
-from dicomguard.scp.server import Bounds, Receiver, listen
+from dicomguard.scp.server import Bounds, Receiver
+from dicomguard.scp.shared import Inherited, Tally, bind_all, taken
 from dicomguard.scp.tls import Certificates, Files
 from dicomguard.store import associations, executors
 from dicomguard.store.db import Store, open_configured
@@ -28,8 +30,8 @@ _STOP_PATIENCE_S = 10.0
 _SWITCH_S = 0.0002
 
 
-def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status."""
+def run(config: Config, inherited: Inherited | None = None) -> int:
+    """Serve until SIGTERM or SIGINT, alone or as one of several; returns the exit status."""
     log.configure(config.node.log_level)
     # pydicom's warnings quote values, and Python keeps each different one for ever.
     warnings.simplefilter("ignore")
@@ -42,10 +44,17 @@ def run(config: Config) -> int:
     signal.signal(signal.SIGHUP, lambda *_: renew.set())
     store = open_configured(config, SystemClock())
     process = f"receiver-{secrets.token_hex(8)}"
-    return _serve(config, store, process, stop, renew)
+    return _serve(config, inherited, store, process, stop, renew)
 
 
-def _serve(config: Config, store: Store, process: str, stop: threading.Event, renew: threading.Event) -> int:
+def _serve(
+    config: Config,
+    inherited: Inherited | None,
+    store: Store,
+    process: str,
+    stop: threading.Event,
+    renew: threading.Event,
+) -> int:
     open_log(store, segments=config.storage.log_segments, segment_bytes=config.storage.log_segment_bytes)
     remove_leftovers(store.root, older_than=(store.clock.now() - _LEFTOVER).timestamp())
     receiver = Receiver(
@@ -63,13 +72,14 @@ def _serve(config: Config, store: Store, process: str, stop: threading.Event, re
             idle_s=config.receive.idle_s,
             warn_of_conflict=config.receive.conflict_warning,
         ),
+        tally=Tally.alone() if inherited is None else inherited.open_tally(),
     )
-    host = config.node.host if config.peers or config.node.host in LOOPBACK else LOOPBACK[0]
     certificates = _certificates(config)
     alive = _beat(store, process, config.node.name)
+    bound = bind_all(config) if inherited is None else inherited.listeners()
     if certificates is not None:
-        _open(receiver, config, host, config.tls.port, certificates)
-    _open(receiver, config, host, config.node.port, None)
+        _open(receiver, config, bound["tls"], certificates)
+    _open(receiver, config, bound["node"], None)
     stopped = False
     while alive and not stop.wait(HEARTBEAT_S):
         alive = _beat(store, process, config.node.name)
@@ -87,9 +97,13 @@ def _serve(config: Config, store: Store, process: str, stop: threading.Event, re
     return 0 if alive else Unavailable.exit_status
 
 
-def _open(receiver: Receiver, config: Config, host: str, port: int, certificates: Certificates | None) -> None:
+def _open(receiver: Receiver, config: Config, bound: socket.socket, certificates: Certificates | None) -> None:
     kind = "node" if certificates is None else "tls"
-    receiver.open(listen(host, port, section=kind), certificates)
+    host, port = bound.getsockname()[:2]
+    try:
+        receiver.open(bound, certificates)
+    except OSError as error:
+        raise taken(error, host, port, kind) from error
     _LOG.event("receiver.opened", host=host, port=port, kind=kind, ae=config.node.ae_title, count=len(config.peers))
 
 

@@ -1,6 +1,5 @@
 """The acceptor: its port, a thread a connection, who may associate, and an end in order."""
 
-import contextlib
 import socket
 import struct
 import threading
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from dicomguard import log
 from dicomguard.core import admission
 from dicomguard.core.peer import Peer
-from dicomguard.errors import Unavailable
 from dicomguard.scp import services
 from dicomguard.scp.association import Association
 from dicomguard.scp.connection import Connection
@@ -18,6 +16,7 @@ from dicomguard.scp.deadlines import Deadlines
 from dicomguard.scp.guard import Caps, Guard
 from dicomguard.scp.negotiation import Agreement, Proposal
 from dicomguard.scp.notes import Notes
+from dicomguard.scp.shared import Tally
 from dicomguard.scp.tls import Certificates
 from dicomguard.store.db import Store
 from dicomguard.store.intake import Sender
@@ -25,20 +24,14 @@ from dicomguard.store.intake import Sender
 _LOG = log.get("scp")
 # A burst of connects must not wait for SYN retries, which come after a second; a flood makes bursts of hundreds.
 _BACKLOG = 1024
+# A silent connection reaches us after this; when thousands are silent at once, it reaches us at once as without.
+_DEFER_S = 3
 # The kernel forgets the connection at once and tells the peer so (SO_LINGER with no time).
 _RESET = struct.pack("ii", 1, 0)
+# accept(2) looks up this often whether the receiver ends (struct timeval).
+_LOOK_UP, _FOR_EVER = struct.pack("ll", 0, 200_000), struct.pack("ll", 0, 0)
 # Without descriptors or threads the next accept is tried after this.
 _PAUSE_S = 0.1
-
-
-def listen(host: str, port: int, *, section: str) -> socket.socket:
-    """A listening socket. Raises `Unavailable`."""
-    try:
-        return socket.create_server((host, port), backlog=_BACKLOG)
-    except OSError as error:
-        raise Unavailable(
-            f"Port {port} on {host} cannot be opened ({error.strerror}). Choose another in [{section}]."
-        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,18 +49,20 @@ class Bounds:
 class Receiver:
     """A listening acceptor; `close` ends it in order."""
 
-    def __init__(self, store: Store, *, process: str, ae_title: str, peers: Sequence[Peer], bounds: Bounds) -> None:
+    def __init__(
+        self, store: Store, *, process: str, ae_title: str, peers: Sequence[Peer], bounds: Bounds, tally: Tally
+    ) -> None:
         self._store = store
         self._process = process
         self._ae_title = ae_title
         self._peers = tuple(peers)
         self._bounds = bounds
         self._services = services.table(store, warn_of_conflict=bounds.warn_of_conflict)
-        self._guard = Guard(bounds.caps, peers)
+        self._guard = Guard(bounds.caps, peers, tally)
         self._deadlines = Deadlines(store.clock)
         self._notes = Notes(store)
         self._stopping = threading.Event()
-        self._listeners: list[socket.socket] = []
+        self._accepting: list[threading.Thread] = []
         # All that have a thread; notified when one leaves.
         self._changed = threading.Condition()
         self._connections: set[Connection] = set()
@@ -75,22 +70,28 @@ class Receiver:
         self._held: set[socket.socket] = set()
 
     def open(self, listener: socket.socket, certificates: Certificates | None = None) -> None:
-        """Serve a listening socket, with TLS where there are certificates."""
-        if not self._listeners:
+        """Listen on a bound socket, perhaps together with other processes; with TLS where there are certificates.
+
+        Raises `OSError` when somebody else listens there.
+        """
+        # Who connects speaks first, in DICOM and in TLS; the kernel keeps those that say nothing to itself meanwhile.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_S)
+        listener.listen(_BACKLOG)
+        # Closing or shutting down would not wake us alone: other processes may share it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _LOOK_UP)
+        if not self._accepting:
             self._deadlines.start()
             self._notes.start()
-        self._listeners.append(listener)
         arguments = (listener, certificates)
-        threading.Thread(target=self._accept, args=arguments, name="accept", daemon=True).start()
+        accepting = threading.Thread(target=self._accept, args=arguments, name="accept", daemon=True)
+        accepting.start()
+        self._accepting.append(accepting)
 
     def close(self, *, patience_s: float) -> None:
         """No new associations; running messages get their answer if it comes in time; the rest is aborted."""
         self._stopping.set()
-        for listener in self._listeners:
-            with contextlib.suppress(OSError):
-                # Wakes the thread that waits in accept.
-                listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
+        for accepting in self._accepting:
+            accepting.join()
         with self._changed:
             idle = [connection for connection in self._connections if not connection.in_message]
         for connection in idle:
@@ -110,9 +111,17 @@ class Receiver:
     # --- accepting -------------------------------------------------------------------------------------------------
 
     def _accept(self, listener: socket.socket, certificates: Certificates | None) -> None:
+        with listener:
+            self._accept_from(listener, certificates)
+
+    def _accept_from(self, listener: socket.socket, certificates: Certificates | None) -> None:
         while not self._stopping.is_set():
             try:
                 connected, address = listener.accept()
+                # It has the timeout of the socket that it came from.
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _FOR_EVER)
+            except BlockingIOError:
+                continue
             except OSError as error:
                 if not self._stopping.is_set():
                     _LOG.warning("connection.missed", reason=str(error.strerror))

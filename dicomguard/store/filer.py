@@ -117,13 +117,13 @@ class Filer:
         """Durable when it returns. `content` is None for what must take the literal order. Raises `Unavailable`."""
         claim, is_mine = self._claim(arrival, identity)
         if not is_mine:
-            self._repeated(arrival, claim.study_key)
+            self._repeated(arrival, identity)
             return claim.outcome()
         logged = False
         try:
             known = self._known(arrival, identity)
             if isinstance(known, Duplicate):
-                self._repeated(arrival, known.study_key)
+                self._repeated(arrival, identity)
                 return known
             if known == "other" or content is None or self._log is None or len(content) > self._log.most_bytes:
                 return literal()
@@ -206,10 +206,10 @@ class Filer:
                 self._studies.popitem(last=False)
             return key
 
-    def _repeated(self, arrival: Arrival, study_key: str) -> None:
+    def _repeated(self, arrival: Arrival, identity: Identity) -> None:
         with self._changed:
             if len(self._waiting) < _MOST_WAITING:
-                self._queue(Repeated(arrival=arrival, study_key=study_key))
+                self._queue(Repeated(arrival=arrival, study_uid=identity.study_uid))
 
     def _queue(self, item: Item | Repeated | _Ended) -> None:
         """Under the lock."""
@@ -359,7 +359,10 @@ class Filer:
                 self._waiting.popleft()
             self._waiting.extendleft(reversed(kept))
             for record in records:
-                self._claims.pop(record.sop_instance_uid, None)
+                claim = self._claims.pop(record.sop_instance_uid, None)
+                if claim is not None:
+                    # Another process may have given the study its key; the next look-up tells.
+                    self._studies.pop(claim.identity.study_uid, None)
                 self._owe(-record.size_bytes)
             if self._log is not None:
                 first = next((item.record.sequence for item in self._waiting if isinstance(item, Item)), None)
