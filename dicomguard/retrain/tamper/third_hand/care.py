@@ -12,7 +12,6 @@ import numpy as np
 from dicomguard.retrain.tamper.filters import float32, signed_distance
 from dicomguard.retrain.tamper.forged import Canvas, Mask, Pixels
 from dicomguard.retrain.tamper.third_hand import texture
-from dicomguard.retrain.tamper.third_hand.smooth import blurred
 
 _BORDER_PX = 3.0
 
@@ -157,8 +156,3 @@ def draw_overall(canvas: Canvas, rng: np.random.Generator) -> tuple[Callable[[Pi
     )
     name, one = passes[pick]
     return over(one), name
-
-
-def softened(plane: Pixels, core: Mask, sigma: float) -> Pixels:
-    """The footprint blurred, its surroundings as they were."""
-    return float32(np.where(core, blurred(plane, sigma), plane))

@@ -112,14 +112,19 @@ def lesion_of(canvas: Canvas, rng: np.random.Generator) -> Find | None:
     )
 
 
-def healthy_of(canvas: Canvas, z: int, radius: float, rng: np.random.Generator) -> tuple[int, int] | None:
-    """The middle of a disc of lesion-free brain in slice z, anywhere."""
+def healthy_of(canvas: Canvas, z: int, radius: float, aim: float, rng: np.random.Generator) -> tuple[int, int] | None:
+    """The middle of a disc of lesion-free brain in slice z, of some places the one nearest to brightness `aim`."""
     depth = depth_inside(canvas.head[z] & ~canvas.lesion[z])
     rows, cols = np.nonzero(depth > radius)
     if rows.size == 0:
         return None
-    pick = int(rng.integers(rows.size))
-    return int(rows[pick]), int(cols[pick])
+    side = 2 * max(1, int(0.8 * radius)) + 1
+    mean = cv2.blur(canvas.pixels[z], (side, side))
+    spread = np.sqrt(np.maximum(cv2.blur(canvas.pixels[z] ** 2, (side, side)) - mean**2, 0))
+    # Skull, fluid and vessels make a bad patch: a forger looks about before he copies.
+    unlike = np.abs(mean - aim) + spread
+    best = min(rng.integers(rows.size, size=int(rng.integers(2, 12))), key=lambda i: float(unlike[rows[i], cols[i]]))
+    return int(rows[best]), int(cols[best])
 
 
 def matched(content: Pixels, seen: Mask, pixels: Pixels, tissue: Mask, how: str) -> Pixels:

@@ -6,6 +6,7 @@ noise: low frequencies from the surroundings, texture resynthesised from near ti
 
 import numpy as np
 
+from dicomguard.retrain.tamper.filters import float32
 from dicomguard.retrain.tamper.forged import Canvas, Forged, Pixels
 from dicomguard.retrain.tamper.third_hand import care, seams, texture
 from dicomguard.retrain.tamper.third_hand.closing import close_up, without
@@ -44,7 +45,10 @@ def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> For
             coarse = blurred(pixels, 1.6) - masked_blur(pixels, tissue, 6.0)
             power = texture.spectrum(coarse, tissue, rng)
             if power is not None:
-                calm = calm + np.float32(mottle) * texture.random_phase(power, calm.shape, rng)
+                mirrored = np.roll(power[:, ::-1], 1, axis=1)
+                # Of one direction only it would be ripples.
+                even = float32((power + power.T + mirrored + mirrored.T) / 4)
+                calm = calm + np.float32(mottle) * texture.random_phase(even, calm.shape, rng)
         made = _grained(calm, pixels, tissue, grain, rng)
         alpha, ramp = seams.draw_ramp(ground.level[z], core, rng, hard=blend == 0)
         mixed = seams.multiband(pixels, made, alpha) if blend == 1 else seams.mixed(pixels, made, alpha)

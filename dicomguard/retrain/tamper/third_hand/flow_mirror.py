@@ -7,7 +7,7 @@ side.
 import cv2
 import numpy as np
 
-from dicomguard.retrain.tamper.filters import dilate, float32, signed_distance
+from dicomguard.retrain.tamper.filters import dilate, erode, float32, signed_distance
 from dicomguard.retrain.tamper.forged import Canvas, Forged, Mask, Pixels
 from dicomguard.retrain.tamper.third_hand import carry, flow, midline, seams, texture
 from dicomguard.retrain.tamper.third_hand.closing import close_up, without
@@ -83,7 +83,8 @@ def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> For
         pixels, core, tissue = window(place, canvas, z)
         content = _mirrored(canvas.pixels[z], line, place, _WAYS[way])
         sick = _mirrored(canvas.lesion[z].astype(np.float32), line, place, cv2.INTER_LINEAR) > 0.3
-        if not adds and int((sick & core).sum()) > _MOST_OVERLAP * int(core.sum()):
+        brain = _mirrored(erode(canvas.head[z], 4).astype(np.float32), line, place, cv2.INTER_LINEAR) > 0.5
+        if not adds and int(((sick | ~brain) & core).sum()) > _MOST_OVERLAP * int(core.sum()):
             continue
         trusted = tissue & ~dilate(core, 2) & ~sick
         if int(trusted.sum()) < 40:

@@ -19,6 +19,7 @@ _MARGIN = 14
 # A lesion is the aim of most removals; the rest alter healthy tissue, so that content is not the label.
 _ON_LESION_SHARE = 0.7
 _ALONE_SHARE = 0.3
+_LEAST_TISSUE = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,16 +243,24 @@ def removal_place(canvas: Canvas, rng: np.random.Generator, *, margin: int = _MA
 
 
 def window(ground: Ground, canvas: Canvas, z: int) -> tuple[Pixels, Mask, Mask]:
-    """Of slice z in the crop: pixels, footprint, and tissue that a forger may look at (head, off the footprint)."""
+    """Of slice z in the crop: pixels, footprint, and tissue that a forger may look at.
+
+    Tissue is head off the footprint and off lesions, without what stands out of it: skull, fluid, vessels.
+    """
     region = ground.region
     core = region.core[z]
     pixels = float32(canvas.pixels[z, region.rows, region.cols])
     head = canvas.head[z, region.rows, region.cols]
     lesion = canvas.lesion[z, region.rows, region.cols]
     tissue = head & ~core & ~lesion
-    if int(tissue.sum()) < 40:
+    if int(tissue.sum()) < _LEAST_TISSUE:
         tissue = head & ~core
-    return pixels, core, tissue if int(tissue.sum()) >= 20 else ~core
+    if int(tissue.sum()) < _LEAST_TISSUE:
+        return pixels, core, ~core
+    calm = cv2.GaussianBlur(pixels, (0, 0), 1.5)
+    low, middle, high = np.quantile(calm[tissue], [0.2, 0.5, 0.8])
+    usual = tissue & (calm > middle - 2.2 * (middle - low) - 1) & (calm < middle + 2.2 * (high - middle) + 1)
+    return pixels, core, usual if int(usual.sum()) >= _LEAST_TISSUE else tissue
 
 
 def middle(ground: Ground) -> tuple[float, float]:

@@ -24,12 +24,13 @@ def _profile(level: Pixels, form: str, deepest: float, rng: np.random.Generator,
     size = (2 * level.shape[1], 2 * level.shape[0])
     deep = float32(cv2.resize(np.maximum(level, -20), size, interpolation=cv2.INTER_CUBIC))
     rough = float32(cv2.resize(field, size, interpolation=cv2.INTER_CUBIC))
-    deep = deep + np.float32(0.08 * deepest) * rough
+    deep = deep + np.float32(rng.uniform(0.06, 0.2) * deepest) * rough
     inside = (deep > 0).astype(np.float32)
     share = np.clip(deep / max(deepest, 1.0), 0, 1)
     if form == "rim":
         thick = rng.uniform(0.12, 0.3)
-        body = 0.25 + 0.75 * np.exp(-(((share - thick) / thick) ** 2))
+        # Uneven around the lesion: no real rim is a ring.
+        body = 0.25 + (0.6 + 0.3 * np.tanh(rough)) * np.exp(-(((share - thick) / thick) ** 2))
     elif form == "necrotic":
         edge = rng.uniform(0.35, 0.6)
         body = np.where(share < edge, 1.0, rng.uniform(-0.4, 0.3))

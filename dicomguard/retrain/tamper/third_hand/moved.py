@@ -8,6 +8,7 @@ import numpy as np
 
 from dicomguard.retrain.tamper.filters import float32, signed_distance
 from dicomguard.retrain.tamper.forged import Canvas, Forged, Pixels
+from dicomguard.retrain.tamper.region import head_radius
 from dicomguard.retrain.tamper.third_hand import carry, seams
 from dicomguard.retrain.tamper.third_hand.closing import close_up, without
 from dicomguard.retrain.tamper.third_hand.ground import Ground, middle, new_place, removal_place, window
@@ -45,6 +46,12 @@ def outline_of(find: carry.Find, turn: float, scale: float, flip: bool, wider: f
     return float32(level * scale + wider)
 
 
+def _aim(canvas: Canvas, ground: Ground) -> float:
+    """Brightness of the tissue around the footprint."""
+    pixels, _, tissue = window(ground, canvas, ground.region.centre)
+    return float(np.median(pixels[tissue]))
+
+
 def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> Forged | None:
     find = carry.lesion_of(canvas, rng) if rng.random() < 0.5 else None
     flip = bool(rng.random() < 0.4)
@@ -53,6 +60,8 @@ def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> For
     scale = 1.0 if plain else float(np.exp(rng.normal(0, 0.2)))
     wider = float(rng.uniform(1, 5))
     if find is not None:
+        # Under half of the head's radius it still looks like one more lesion.
+        scale = min(scale, max(0.4, 0.4 * head_radius(canvas, find.z) / find.radius))
         level = outline_of(find, turn, scale, flip, wider)
         ground = new_place(canvas, rng, drawn=(level, "lesion"))
     else:
@@ -66,7 +75,7 @@ def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> For
     else:
         source_z = int(rng.integers(canvas.pixels.shape[0]))
         radius = float(np.sqrt(ground.region.core[ground.region.centre].sum() / np.pi))
-        found = carry.healthy_of(canvas, source_z, 0.9 * radius * 1.1 / scale, rng)
+        found = carry.healthy_of(canvas, source_z, radius / scale, _aim(canvas, ground), rng)
         if found is None:
             return None
         source = found

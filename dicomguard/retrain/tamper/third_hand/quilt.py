@@ -18,8 +18,8 @@ from dicomguard.retrain.tamper.third_hand.ground import Ground, removal_place, w
 from dicomguard.retrain.tamper.third_hand.smooth import blurred, masked_blur, surface
 
 _MARGIN = 18
-_PATCHES = 160
-_MOST_BLOCKS_A_SIDE = 7
+_PATCHES = 120
+_MOST_BLOCKS_A_SIDE = 6
 _WAYS = ("quilting", "quilting", "non-local average", "best patch")
 
 
@@ -29,6 +29,8 @@ class _Stock:
 
     patches: Pixels
     flat: Pixels
+    # How often each was taken: the same block twice in a row is a wallpaper.
+    uses: Pixels
 
 
 def _stock(plane: Pixels, calm: Pixels, where: Mask, size: int, rng: np.random.Generator) -> _Stock | None:
@@ -40,9 +42,11 @@ def _stock(plane: Pixels, calm: Pixels, where: Mask, size: int, rng: np.random.G
     detail = plane - calm
     windows = np.lib.stride_tricks.sliding_window_view(detail, (size, size))
     patches = float32(windows[rows[picks], cols[picks]])
+    # Without the liveliest third: skull and vessels.
+    patches = patches[np.argsort(patches.std(axis=(1, 2)))[: 2 * _PATCHES // 3]]
     if rng.random() < 0.5:
         patches = np.concatenate([patches, patches[:, :, ::-1]])
-    return _Stock(patches=patches, flat=patches.reshape(len(patches), -1))
+    return _Stock(patches=patches, flat=patches.reshape(len(patches), -1), uses=np.zeros(len(patches), np.float32))
 
 
 def _path(error: Pixels) -> Mask:
@@ -71,15 +75,16 @@ def _block(stock: _Stock, here: Pixels, known: Mask, way: str, rng: np.random.Ge
     weight = known.ravel().astype(np.float32)
     wanted = here.ravel() * weight
     # |p - w|^2 over known pixels without an N×b×b difference.
-    apart = (stock.flat**2) @ weight - 2 * stock.flat @ wanted
+    apart = np.maximum((stock.flat**2) @ weight - 2 * stock.flat @ wanted + float(wanted @ wanted), 0)
+    apart = (apart + float(apart.mean()) * 0.1) * (1 + stock.uses)
     if way == "non-local average":
         best = np.argpartition(apart, 8)[:8]
         gaps = apart[best] - apart[best].min()
         shares = np.exp(-gaps / max(float(gaps.mean()), 1e-6))
         return float32(np.tensordot(shares / shares.sum(), stock.patches[best], axes=1))
-    if way == "best patch":
-        return float32(stock.patches[int(apart.argmin())])
-    return float32(stock.patches[int(rng.choice(np.argpartition(apart, 3)[:3]))])
+    pick = int(apart.argmin()) if way == "best patch" else int(rng.choice(np.argpartition(apart, 3)[:3]))
+    stock.uses[pick] += 1
+    return float32(stock.patches[pick])
 
 
 def _filled(

@@ -5,6 +5,7 @@ place, strokes of overlapping dabs, each dab reading what earlier dabs have left
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dicomguard.retrain.tamper.forged import Canvas, Forged, Mask, Pixels
 from dicomguard.retrain.tamper.third_hand import texture
@@ -15,6 +16,8 @@ from dicomguard.retrain.tamper.third_hand.smooth import blurred, masked_blur
 _TOOLS = ("stamp", "heal", "stamp and heal")
 _MARGIN = 26
 _MOST_DABS = 160
+# Places that the hand considers before a stroke.
+_LOOKS = 10
 
 
 def _brush(radius: int, hardness: float) -> Pixels:
@@ -24,7 +27,7 @@ def _brush(radius: int, hardness: float) -> Pixels:
     return (share * share * (3 - 2 * share)).astype(np.float32)
 
 
-def _dabs(core: Mask, radius: int, rng: np.random.Generator) -> np.ndarray:
+def _dabs(core: Mask, radius: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Middles of dabs that cover the footprint, row by row with an unsteady hand."""
     step = max(1, round(0.8 * radius))
     rows, cols = np.nonzero(core)
@@ -36,15 +39,18 @@ def _dabs(core: Mask, radius: int, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(at + unsteady)[:_MOST_DABS]
 
 
-def _source(at: np.ndarray, tissue: Mask, reach: tuple[int, int], rng: np.random.Generator) -> np.ndarray | None:
-    """An offset from a dab to tissue beside the footprint, nearer places first."""
-    for _ in range(12):
-        away, turn = rng.uniform(*reach), rng.uniform(0, 2 * np.pi)
-        offset = np.rint(away * np.array([np.sin(turn), np.cos(turn)])).astype(int)
-        row, col = at + offset
-        if 0 <= row < tissue.shape[0] and 0 <= col < tissue.shape[1] and tissue[row, col]:
-            return offset
-    return None
+def _source(
+    at: NDArray[np.intp], calm: Pixels, tissue: Mask, reach: tuple[int, int], rng: np.random.Generator
+) -> NDArray[np.intp] | None:
+    """An offset from a dab to tissue beside the footprint that is about as bright as the dab's place should be."""
+    away, turn = rng.uniform(*reach, _LOOKS), rng.uniform(0, 2 * np.pi, _LOOKS)
+    offsets = np.rint(np.stack([away * np.sin(turn), away * np.cos(turn)], axis=1)).astype(np.intp)
+    fitting: list[NDArray[np.intp]] = [offset for offset in offsets if _lies(at + offset, tissue)]
+    if not fitting:
+        return None
+    row, col = np.clip(at, 0, np.array(calm.shape) - 1)
+    apart = [abs(float(calm[tuple(at + offset)] - calm[row, col])) for offset in fitting]
+    return fitting[int(np.argmin(apart))]
 
 
 def _painted(
@@ -57,11 +63,11 @@ def _painted(
     calm = masked_blur(pixels, tissue, max(3.0, 0.8 * radius))
     span = int(np.sqrt(core.sum() / np.pi)) + radius
     opacity = float(rng.uniform(0.75, 1.0))
-    offset: np.ndarray | None = None
+    offset: NDArray[np.intp] | None = None
     for number, at in enumerate(_dabs(core, radius, rng)):
         # One source a stroke; a new one after some dabs, or where it would leave the tissue.
-        if offset is None or number % 7 == 0 or not _lies(at + offset, tissue):
-            offset = _source(at, tissue, (radius, 2 * span + 4), rng)
+        if offset is None or number % 5 == 0 or not _lies(at + offset, tissue):
+            offset = _source(at, calm, tissue, (radius, 2 * span + 4), rng)
             if offset is None:
                 continue
         top, left, bottom, right = at[0] - radius, at[1] - radius, at[0] + radius + 1, at[1] + radius + 1
@@ -80,7 +86,7 @@ def _painted(
     return work, cover
 
 
-def _lies(at: np.ndarray, where: Mask) -> bool:
+def _lies(at: NDArray[np.intp], where: Mask) -> bool:
     row, col = at
     return bool(0 <= row < where.shape[0] and 0 <= col < where.shape[1] and where[row, col])
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dicomguard.retrain.tamper.filters import float32
 from dicomguard.retrain.tamper.forged import Canvas, Forged, Mask, Pixels
-from dicomguard.retrain.tamper.region import head_radius
+from dicomguard.retrain.tamper.region import SMALLEST_AREA_PX, head_radius
 from dicomguard.retrain.tamper.third_hand import carry, seams
 from dicomguard.retrain.tamper.third_hand.closing import close_up, without
 from dicomguard.retrain.tamper.third_hand.ground import middle, new_place, removal_place, window
@@ -69,11 +69,12 @@ def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> For
         ground = removal_place(canvas, rng)
         source_z = int(rng.integers(donor.pixels.shape[0]))
         scale = _scale(canvas, donor, source_z, 1e-3, rng)
-    if ground is None:
+    head = donor.pixels[source_z][donor.head[source_z] & ~donor.lesion[source_z]]
+    if ground is None or head.size < SMALLEST_AREA_PX:
         return None
     if find is None:
         radius = float(np.sqrt(ground.region.core[ground.region.centre].sum() / np.pi))
-        found = carry.healthy_of(donor, source_z, radius / scale, rng)
+        found = carry.healthy_of(donor, source_z, radius / scale, float(np.median(head)), rng)
         if found is None:
             return None
         source = (float(found[0]), float(found[1]))
@@ -90,7 +91,6 @@ def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> For
     match = str(rng.choice(["histogram", "linear", "offset"], p=[0.5, 0.3, 0.2]))
     screen = float(np.exp(rng.uniform(np.log(0.001), np.log(0.03))))
     rows, cols = journey.grid(ground.level.shape[1:], rng)
-    head = donor.pixels[source_z][donor.head[source_z] & ~donor.lesion[source_z]]
     planes, weights = {}, {}
     truth = ground.region.of_mask(canvas.lesion).copy()
     for z in ground.planes():
