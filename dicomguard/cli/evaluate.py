@@ -18,6 +18,7 @@ Weights = Annotated[Path | None, typer.Option("--weights", help="Weights instead
 Out = Annotated[Path, typer.Option("--output", help="Folder for report.json and report.html.")]
 Seed = Annotated[int, typer.Option(help="Of the forgeries; the same seed gives the same forgeries.")]
 Fast = Annotated[bool, typer.Option("--fast", help="A few people and forgeries: minutes, with wide intervals.")]
+Sealed = Annotated[bool, typer.Option("--sealed", help="Also the sealed families; look once a release.")]
 Keys = Annotated[list[str] | None, typer.Option("--person", help="source/patient instead of the test split; repeat.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The report as JSON on standard output.")]
 Settings = Annotated[Path | None, typer.Option("--config", help="Configuration whose [analysis] weights are used.")]
@@ -29,6 +30,7 @@ def command(
     output: Out = Path("evaluation"),
     seed: Seed = 2026,
     fast: Fast = False,
+    sealed: Sealed = False,
     person: Keys = None,
     as_json: AsJson = False,
     settings: Settings = None,
@@ -36,8 +38,9 @@ def command(
     """Measure the detector on patients it has not seen.
 
     Every test patient is forged by every tamper family, written as DICOM and judged as a received study is, beside the
-    authentic twin. Printed are slice and study AUC by family, worst first, and the authentic slices and studies that
-    were flagged by source, with upper bounds. The threshold is the model's own; nothing is chosen on the test set.
+    authentic twin. False alarms come first, with upper bounds, then slice and study AUC by family, worst first, the
+    four answers, processing, controls and goals; the page adds curves, calibration, strata, peers and a gallery. The
+    threshold is the model's own; nothing is chosen on the test set.
 
     Example: dicomguard evaluate scans/ --fast --output report/
     """
@@ -56,6 +59,7 @@ def command(
             keys=person or (),
             seed=seed,
             fast=fast,
+            sealed=sealed,
             progress=lambda done, total: bars.update(bar, completed=done, total=total),
         )
     print(json.dumps(document, sort_keys=True) if as_json else report.text(document))

@@ -1,91 +1,146 @@
 """The judging loop: write, judge, note the scores, delete. Knows no table and no threshold of its own."""
 
-import tarfile
 import tempfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dicomguard.errors import DicomguardError, Refused
-from dicomguard.retrain.evaluate import metrics
+from dicomguard.errors import DicomguardError
+from dicomguard.retrain.evaluate import format_only, metrics, peers, places
+from dicomguard.retrain.evaluate.archives import unpacked
 from dicomguard.retrain.evaluate.cases import SMALLEST_MASK_PX, Case, Forgery, forge
-from dicomguard.retrain.evaluate.scoring import Score, Scored, study_of
-from dicomguard.retrain.evaluate.summary import AUTHENTIC, ProcessedRecord, SliceRecord, StudyRecord
+from dicomguard.retrain.evaluate.gallery import Keeper, Shot
+from dicomguard.retrain.evaluate.records import (
+    AUTHENTIC,
+    UNTOUCHED,
+    FormatRecord,
+    LesionRecord,
+    Mark,
+    PlaceRecord,
+    ProcessedRecord,
+    SliceRecord,
+    StudyRecord,
+)
+from dicomguard.retrain.evaluate.scoring import Score, Scored
 from dicomguard.retrain.tamper import postprocess
-from dicomguard.retrain.tamper.families import FAMILIES
-from dicomguard.retrain.tamper.forged import Pixels
+from dicomguard.retrain.tamper.families import Family
+from dicomguard.retrain.tamper.forged import Mask, Pixels
 from dicomguard.retrain.tamper.postprocess import Postprocess
-from dicomguard.retrain.tamper.second_hand import SECOND_HAND
 from dicomguard.retrain.tamper.study import write_planes
 
 Progress = Callable[[int, int], None]
 
-# Self-blends are no attack; they train only.
-_FAMILIES = (*(family for family in FAMILIES.values() if family.name != "self-blend"), *SECOND_HAND.values())
+# A finding hits when it covers this share of the forged pixels, or overlaps them this well (detection.md 12).
+_COVERED, _OVERLAPPING = 0.3, 0.2
+_FORGED = ("added", "removed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A case after the production path."""
+
+    scored: Scored
+    # Plane → score; planes that were not analysed are missing.
+    scores: Mapping[int, float]
+    # SOP Instance UIDs in the order of the planes.
+    sops: Sequence[str]
+    # Plane → format features, for the planes asked for.
+    features: Mapping[int, tuple[float, ...]]
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the study was called forged."""
+        return self.scored.document["category"] in _FORGED
+
+    def answer(self, z: int) -> str:
+        """What is said of one plane: the category of its most suspect finding of forgery, else real, else absent."""
+        here = [region for region in self.scored.regions if region.masks.get(self.sops[z], _NOTHING).any()]
+        forged = [region for region in here if region.category in _FORGED]
+        if forged:
+            return max(forged, key=lambda region: region.p_forged).category
+        return "real" if here else "absent"
+
+
+_NOTHING = np.zeros((1, 1), np.bool_)
 
 
 class Bench:
     """The judging loop and what it has seen so far."""
 
-    def __init__(self, score: Score, *, seed: int, progress: Progress) -> None:
-        self._score, self._seed, self._progress = score, seed, progress
+    def __init__(self, score: Score, *, seed: int, progress: Progress, families: Sequence[Family]) -> None:
+        self._score, self.seed, self._progress = score, seed, progress
         self._done, self._total = 0, 0
+        self.families = families
         self.slices: list[SliceRecord] = []
         self.studies: list[StudyRecord] = []
+        self.lesions: list[LesionRecord] = []
         self.processed: list[ProcessedRecord] = []
+        self.formats: list[FormatRecord] = []
+        self.placed: list[PlaceRecord] = []
+        self.gallery = Keeper()
         # (source, family) → cases on which the family found nothing to do.
         self.unforged: dict[tuple[str, str], int] = defaultdict(int)
         # The shipped threshold as the verdicts state it.
         self.threshold = 0.5
 
+    def expect(self, steps: int) -> None:
+        """So many steps more are to come."""
+        self._total += steps
+
+    def step(self) -> None:
+        """One study, or forgery of one, is done."""
+        self._done += 1
+        self._progress(self._done, self._total)
+
     def judge(self, cases: Sequence[Case], per_family: Mapping[str, int]) -> None:
         """Authentic studies, then each family on so many cases of each source."""
-        chosen = {source: spread(own, _most(per_family, source)) for source, own in _by_source(cases).items()}
-        self._total += len(cases) + len(_FAMILIES) * sum(len(own) for own in chosen.values())
-        for source, own in _by_source(cases).items():
+        chosen = {source: spread(own, most(per_family, source)) for source, own in by_source(cases).items()}
+        self.expect(len(cases) + len(self.families) * sum(len(own) for own in chosen.values()))
+        for source, own in by_source(cases).items():
             twins = {case.key: self._authentic(case) for case in own}
-            for family in _FAMILIES:
+            for family in self.families:
                 for case in chosen[source]:
-                    forgery = forge(case, family, own, seed=self._seed)
+                    forgery = forge(case, family, own, seed=self.seed)
                     if forgery is None:
                         self.unforged[(source, family.name)] += 1
                     else:
                         self._forged(forgery, twins[case.key])
-                    self._step()
+                    self.step()
 
     def judge_processed(self, cases: Sequence[Case], per_operation: Mapping[str, int]) -> None:
-        """The same operation on an authentic study and on one forgery of it, for each operation.
+        """The same operation on an authentic study and on one forgery of it, for each operation and for none.
 
         Families take turns over the cases, so that an operation meets several.
         """
-        operations = [*postprocess.OPERATIONS, *postprocess.HELD_BACK]
-        by_source = {source: spread(own, _most(per_operation, source)) for source, own in _by_source(cases).items()}
-        self._total += len(operations) * sum(len(own) for own in by_source.values())
-        for source, own in by_source.items():
+        operations = [UNTOUCHED, *postprocess.OPERATIONS, *postprocess.HELD_BACK]
+        chosen = {source: spread(own, most(per_operation, source)) for source, own in by_source(cases).items()}
+        self.expect(len(operations) * sum(len(own) for own in chosen.values()))
+        for source, own in chosen.items():
             donors = [case for case in cases if case.source == source]
             for place, case in enumerate(own):
-                family = _FAMILIES[(3 * place + len(source)) % len(_FAMILIES)]
-                forgery = forge(case, family, donors, seed=self._seed)
+                family = self.families[(3 * place + len(source)) % len(self.families)]
+                forgery = forge(case, family, donors, seed=self.seed)
                 for operation in operations:
                     self._processed(case, forgery, operation)
-                    self._step()
+                    self.step()
 
     def _processed(self, case: Case, forgery: Forgery | None, operation: str) -> None:
-        chance = np.random.default_rng([self._seed, zlib.crc32(f"{case.key}/{operation}".encode())])
+        chance = np.random.default_rng([self.seed, zlib.crc32(f"{case.key}/{operation}".encode())])
         amount = float(chance.uniform(0.4, 0.6))
-        step = Postprocess(steps=(operation,), amounts=(amount,), seed=int(chance.integers(2**32)))
+        steps = () if operation == UNTOUCHED else (operation,)
+        done = Postprocess(steps=steps, amounts=(amount,) * len(steps), seed=int(chance.integers(2**32)))
         low, high = 0.0, float(2**case.bits - 1)
         stacks = [(False, case.pixels)] + ([(True, forgery.pixels())] if forgery is not None else [])
         for forged, pixels in stacks:
             name = f"{operation}/{'forged' if forged else AUTHENTIC}"
-            scored, scores, _ = self._planes(case, step.apply(pixels, low, high), name)
+            judged = self.planes(case, done.apply(pixels, low, high), name)
             wanted = [
                 value
-                for z, value in scores.items()
+                for z, value in judged.scores.items()
                 if not forged or (forgery is not None and int(forgery.mask(z)[0].sum()) >= SMALLEST_MASK_PX)
             ]
             self.processed.append(
@@ -95,19 +150,16 @@ class Bench:
                     patient=case.patient,
                     forged=forged,
                     scores=tuple(wanted),
-                    flagged=scored.document["category"] in ("added", "removed"),
+                    flagged=judged.flagged,
                 )
             )
 
-    def _step(self) -> None:
-        self._done += 1
-        self._progress(self._done, self._total)
-
-    def _planes(self, case: Case, pixels: Pixels, name: str) -> tuple[Scored, dict[int, float], list[str]]:
-        """Write, judge, delete; gives the verdict, scores by plane, and the SOP Instance UIDs in order."""
+    def planes(self, case: Case, pixels: Pixels, name: str, *, featured: Sequence[int] = ()) -> Judged:
+        """Write a stack as one study, judge it, delete it; `featured` planes also get their format features."""
         with tempfile.TemporaryDirectory() as folder:
             written = write_planes(pixels, case.acquisition(name), Path(folder), loose=case.loose)
             scored = self._score([path for path, _ in written])
+            features = {z: format_only.features(written[z][0], case.head[z]) for z in featured}
         point = scored.document["model"]["operating_point"]
         self.threshold = float(point["forgery"])
         place = {sop: z for z, (_, sop) in enumerate(written)}
@@ -116,47 +168,126 @@ class Bench:
             for item in scored.document["slices"]
             if item["forgery"] is not None
         }
-        return scored, scores, [sop for _, sop in written]
+        return Judged(scored=scored, scores=scores, sops=[sop for _, sop in written], features=features)
 
-    def _authentic(self, case: Case) -> dict[int, float]:
-        scored, scores, _ = self._planes(case, case.pixels, AUTHENTIC)
-        for value in scores.values():
-            self.slices.append(
-                SliceRecord(source=case.source, patient=case.patient, family=AUTHENTIC, score=value, twin_score=None)
-            )
-        truth = "real" if case.lesion.any() else "absent"
-        self.studies.append(_study(scored, case.source, case.patient, AUTHENTIC, truth))
-        self._step()
-        return scores
-
-    def _forged(self, forgery: Forgery, twin: Mapping[int, float]) -> None:
-        case, family = forgery.case, forgery.family
-        scored, scores, sops = self._planes(case, forgery.pixels(), family.name)
-        for z, value in scores.items():
-            mask, ignored = forgery.mask(z)
-            if int(mask.sum()) < SMALLEST_MASK_PX or z not in twin:
-                continue
-            found = scored.forged.get(sops[z])
-            hit = metrics.overlap(mask & False if found is None else found, mask, ignored)
+    def _authentic(self, case: Case) -> Judged:
+        stack = case.pixels
+        judged = self.planes(case, stack, AUTHENTIC, featured=range(len(stack)))
+        for z, value in judged.scores.items():
+            marked = int(case.lesion[z].sum())
+            said = peers.maps(stack[z], case.head[z])
             self.slices.append(
                 SliceRecord(
                     source=case.source,
                     patient=case.patient,
-                    family=family.name,
+                    family=AUTHENTIC,
                     score=value,
-                    twin_score=twin[z],
-                    f1=hit.f1,
-                    iou=hit.iou,
+                    twin_score=None,
+                    group=case.group,
+                    sequence=case.sequence,
+                    truth="real" if marked else "absent",
+                    answer=judged.answer(z),
+                    lesion_before=marked,
+                    lesion=marked,
+                    peers={peer: peers.score(one, case.head[z]) for peer, one in said.items()},
                 )
             )
-        truth = forgery.forged.kind if forgery.forged.kind in ("added", "removed") else ""
-        self.studies.append(_study(scored, case.source, case.patient, family.name, truth))
+            self.lesions.append(_lesion(case, z, judged))
+            found = judged.scored.forged.get(judged.sops[z])
+            self.gallery.offer(
+                Shot(
+                    kind="false alarm",
+                    patient=case.patient,
+                    family=AUTHENTIC,
+                    score=value,
+                    f1=None,
+                    plane=stack[z],
+                    truth=np.zeros_like(case.head[z]),
+                    model=np.zeros_like(case.head[z]) if found is None else found,
+                )
+            )
+        truth = "real" if case.lesion.any() else "absent"
+        marks = tuple((region.p_forged, False) for region in judged.scored.regions)
+        self.studies.append(_study(judged.scored, case, AUTHENTIC, truth, marks))
+        self.step()
+        return judged
+
+    def _forged(self, forgery: Forgery, authentic: Judged) -> None:
+        case, family = forgery.case, forgery.family
+        stack = forgery.pixels()
+        counted = [z for z in range(len(stack)) if int(forgery.mask(z)[0].sum()) >= SMALLEST_MASK_PX]
+        twin = authentic
+        if not np.array_equal(forgery.twin(), case.pixels):
+            # A forger who goes over the whole slice is compared with the authentic slice that he went over.
+            twin = self.planes(case, forgery.twin(), f"{family.name}/twin", featured=counted)
+        judged = self.planes(case, stack, family.name, featured=counted)
+        truth = forgery.forged.kind if forgery.forged.kind in _FORGED else ""
+        for z in counted:
+            if z in judged.scores and z in twin.scores:
+                self._forged_slice(forgery, z, stack[z], judged, twin, truth)
+        marks = _marks(judged, {z: forgery.mask(z)[0] for z in counted})
+        self.studies.append(_study(judged.scored, case, family.name, truth, marks))
+
+    def _forged_slice(self, forgery: Forgery, z: int, plane: Pixels, judged: Judged, twin: Judged, truth: str) -> None:
+        case, family, head = forgery.case, forgery.family, forgery.case.head[z]
+        mask, ignored = forgery.mask(z)
+        found = judged.scored.forged.get(judged.sops[z], np.zeros_like(mask))
+        hit = metrics.overlap(found, mask, ignored)
+        said = peers.maps(plane, head)
+        self.slices.append(
+            SliceRecord(
+                source=case.source,
+                patient=case.patient,
+                family=family.name,
+                score=judged.scores[z],
+                twin_score=twin.scores[z],
+                group=case.group,
+                sequence=case.sequence,
+                kind=forgery.forged.kind,
+                area=int(mask.sum()),
+                truth=truth,
+                answer=judged.answer(z),
+                f1=hit.f1,
+                iou=hit.iou,
+                lesion_before=int(case.lesion[z].sum()),
+                lesion=int(forgery.forged.lesion[z - forgery.first].sum()),
+                peers={peer: peers.score(one, head) for peer, one in said.items()},
+            )
+        )
+        model = np.zeros(mask.shape, np.float32)
+        for region in judged.scored.regions:
+            if judged.sops[z] in region.masks:
+                model = np.maximum(model, np.float32(region.p_forged) * region.masks[judged.sops[z]])
+        self.placed.append(
+            PlaceRecord(
+                source=case.source,
+                patient=case.patient,
+                family=family.name,
+                placed=places.place(head, mask, {"model": model, **said}),
+            )
+        )
+        for forged, side in ((False, twin), (True, judged)):
+            self.formats.append(
+                FormatRecord(source=case.source, patient=case.patient, forged=forged, features=side.features[z])
+            )
+        self.gallery.offer(
+            Shot(
+                kind="hit" if judged.scores[z] >= self.threshold and hit.f1 > 0 else "miss",
+                patient=case.patient,
+                family=family.name,
+                score=judged.scores[z],
+                f1=hit.f1,
+                plane=plane,
+                truth=mask,
+                model=found,
+            )
+        )
 
     def judge_archives(self, folder: Path) -> None:
         """Each DICOM study of each archive, authentic as found: counted for false alarms only."""
         for archive in sorted(folder.glob("*.tar.xz")):
             name = f"dicom {archive.name.removesuffix('.tar.xz')}"
-            with _unpacked(archive) as studies:
+            with unpacked(archive) as studies:
                 for number, files in enumerate(studies):
                     try:
                         scored = self._score(files)
@@ -164,7 +295,17 @@ class Bench:
                         # Archives also hold what no node analyses; it raises no alarm.
                         continue
                     person = f"{name}/{number}"
-                    self.studies.append(_study(scored, name, person, AUTHENTIC, ""))
+                    value = scored.document["score"]["forgery"]
+                    self.studies.append(
+                        StudyRecord(
+                            source=name,
+                            patient=person,
+                            family=AUTHENTIC,
+                            truth="",
+                            answer=str(scored.document["category"]),
+                            score=None if value is None else float(value),
+                        )
+                    )
                     self.slices += [
                         SliceRecord(
                             source=name, patient=person, family=AUTHENTIC, score=float(item["forgery"]), twin_score=None
@@ -174,49 +315,76 @@ class Bench:
                     ]
 
 
-def _by_source(cases: Sequence[Case]) -> dict[str, list[Case]]:
-    by_source: dict[str, list[Case]] = defaultdict(list)
+def by_source(cases: Sequence[Case]) -> dict[str, list[Case]]:
+    """Cases of each source, in their order."""
+    found: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
-        by_source[case.source].append(case)
-    return by_source
+        found[case.source].append(case)
+    return found
 
 
-def _most(limits: Mapping[str, int], source: str) -> int:
+def most(limits: Mapping[str, int], source: str) -> int:
+    """The limit of a source; "" holds for sources not named."""
     return limits.get(source, limits[""])
 
 
-def spread(cases: Sequence[Case], most: int) -> list[Case]:
+def spread(cases: Sequence[Case], count: int) -> list[Case]:
     """At most so many cases, evenly over the people."""
-    if len(cases) <= most:
+    if len(cases) <= count:
         return list(cases)
-    return [cases[round(index * (len(cases) - 1) / max(1, most - 1))] for index in range(most)]
+    return [cases[round(index * (len(cases) - 1) / max(1, count - 1))] for index in range(count)]
 
 
-def _study(scored: Scored, source: str, patient: str, family: str, truth: str) -> StudyRecord:
+def _study(scored: Scored, case: Case, family: str, truth: str, marks: tuple[Mark, ...]) -> StudyRecord:
     value = scored.document["score"]["forgery"]
     return StudyRecord(
-        source=source,
-        patient=patient,
+        source=case.source,
+        patient=case.patient,
         family=family,
         truth=truth,
         answer=str(scored.document["category"]),
         score=None if value is None else float(value),
+        marks=marks,
+        group=case.group,
     )
 
 
-@contextmanager
-def _unpacked(archive: Path) -> Iterator[list[list[Path]]]:
-    """The studies of a tar archive, unpacked into a folder that goes away."""
-    with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(archive) as file:
-            # Names stay inside the folder, and only plain files are taken: a filter of tarfile needs Python 3.11.4.
-            plain = [member for member in file.getmembers() if member.isfile()]
-            if any(Path(member.name).is_absolute() or ".." in Path(member.name).parts for member in plain):
-                raise Refused(f"{archive.name} holds a path outside itself. Pack the folder again.")
-            file.extractall(folder, members=plain)
-        by_study: dict[str, list[Path]] = defaultdict(list)
-        for path in sorted(Path(folder).rglob("*")):
-            study = study_of(path) if path.is_file() else None
-            if study is not None:
-                by_study[study].append(path)
-        yield [by_study[study] for study in sorted(by_study)]
+def _marks(judged: Judged, wanted: Mapping[int, Mask]) -> tuple[Mark, ...]:
+    """Each finding of a forged study by p(forged), and whether it hits the forged pixels of all planes together."""
+    total = sum(int(mask.sum()) for mask in wanted.values())
+    marks = []
+    for region in judged.scored.regions:
+        common = sum(
+            int((region.masks[judged.sops[z]] & mask).sum())
+            for z, mask in wanted.items()
+            if judged.sops[z] in region.masks
+        )
+        marks.append((region.p_forged, _is_hit(common, total, sum(int(m.sum()) for m in region.masks.values()))))
+    return tuple(marks)
+
+
+def _is_hit(common: int, true: int, said: int) -> bool:
+    if not common:
+        return False
+    return common >= _COVERED * true or common / (true + said - common) >= _OVERLAPPING
+
+
+def _lesion(case: Case, z: int, judged: Judged) -> LesionRecord:
+    """Findings on one authentic plane as answers to the question of a lesion."""
+    lesion, sop = case.lesion[z], judged.sops[z]
+    wanted = int(lesion.sum()) >= SMALLEST_MASK_PX
+    marks: list[Mark] = []
+    dice: list[float] = []
+    for region in judged.scored.regions:
+        mask = region.masks.get(sop)
+        if mask is None or not mask.any():
+            continue
+        hit = wanted and _is_hit(int((mask & lesion).sum()), int(lesion.sum()), int(mask.sum()))
+        # A mark on a lesion too small to count is neither.
+        if hit or not (mask & lesion).any():
+            marks.append((region.p_tumor, hit))
+        if hit:
+            dice.append(metrics.overlap(mask, lesion).f1)
+    return LesionRecord(
+        source=case.source, patient=case.patient, marks=tuple(marks), wanted=wanted, dice=max(dice, default=None)
+    )

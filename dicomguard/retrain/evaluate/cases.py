@@ -44,6 +44,8 @@ class Case:
     # Names the case within the run; derives its UIDs.
     key: str
     sequence: str
+    # Hospital or site, where the source has several.
+    group: str
     bits: int
     # Z×H×W stored values.
     pixels: Pixels
@@ -79,8 +81,13 @@ class Forgery:
 
     def pixels(self) -> Pixels:
         """The whole case with the forged planes in it."""
+        return self.at(1.0)
+
+    def at(self, strength: float) -> Pixels:
+        """The same at part of its strength (0…1), rounded to the grid; at 0 the authentic case: an identity forgery."""
         stack = self.case.pixels.copy()
-        stack[self.first : self.first + self.forged.pixels.shape[0]] = self.forged.pixels
+        span = slice(self.first, self.first + self.forged.pixels.shape[0])
+        stack[span] = np.rint(stack[span] + np.float32(strength) * (self.forged.pixels - stack[span]))
         return stack
 
     def twin(self) -> Pixels:
@@ -149,6 +156,7 @@ def _case(series: Series, stored: NDArray[np.generic], lesion: Mask, touching: t
         patient=series.patient_key,
         key=series.key,
         sequence=series.sequence,
+        group=series.group,
         bits=series.planes[0].bits,
         pixels=pixels,
         lesion=lesion[span],

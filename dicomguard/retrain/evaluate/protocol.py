@@ -4,17 +4,20 @@ Both twins are written by one writer and judged by one child. Thresholds are the
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dicomguard.retrain.evaluate import report
+from dicomguard.retrain.evaluate import answers, checks, controls, gallery, goals, page, strata, summary
 from dicomguard.retrain.evaluate.bench import Bench, Progress
 from dicomguard.retrain.evaluate.cases import read
+from dicomguard.retrain.evaluate.records import DoseRecord, OutsideRecord
 from dicomguard.retrain.evaluate.scoring import Score, Scorer
-from dicomguard.retrain.evaluate.summary import processing, summarise
+from dicomguard.retrain.sealed.families import SEALED
+from dicomguard.retrain.tamper.families import FAMILIES
+from dicomguard.retrain.tamper.second_hand import SECOND_HAND
 
 SCHEMA = "dicomguard.evaluation/1"
 
@@ -29,13 +32,23 @@ class Size:
     per_family: Mapping[str, int]
     # Studies processed by each operation, once as they are and once forged.
     per_operation: Mapping[str, int]
+    # Forgeries laid on at five strengths, and studies edited in the air.
+    per_control: Mapping[str, int]
     # Whether the DICOM archives of the data folder are judged for false alarms.
     archives: bool
 
 
 # Loose pictures cost least and come from most people.
-STANDARD = Size(most_people=None, per_family={"": 14, "cheng": 24}, per_operation={"": 3, "cheng": 6}, archives=True)
-FAST = Size(most_people=4, per_family={"": 2}, per_operation={"": 0}, archives=False)
+STANDARD = Size(
+    most_people=None,
+    per_family={"": 14, "cheng": 24},
+    per_operation={"": 3, "cheng": 6},
+    per_control={"": 4, "cheng": 8},
+    archives=True,
+)
+FAST = Size(most_people=4, per_family={"": 2}, per_operation={"": 0}, per_control={"": 1}, archives=False)
+# Self-blends are no attack; they train only.
+_FAMILIES = (*(family for family in FAMILIES.values() if family.name != "self-blend"), *SECOND_HAND.values())
 
 
 def evaluate(
@@ -46,25 +59,30 @@ def evaluate(
     keys: Collection[str] = (),
     seed: int = 2026,
     fast: bool = False,
+    sealed: bool = False,
     progress: Progress | None = None,
     score: Score | None = None,
 ) -> dict[str, Any]:
     """Evaluate weights on the test patients of `data_root` (or on `keys`, "source/patient") and write the report.
 
-    Writes `report.json` and `report.html` to `out` and gives the same as a value. `score` replaces the production path
-    in tests; without it the weights are judged by an analysis child.
+    Writes `report.json` and `report.html` to `out` and gives the figures as a value. `sealed` adds the families that
+    are looked at once a release. `score` replaces the production path in tests; without it the weights are judged by
+    an analysis child.
     """
     size = FAST if fast else STANDARD
     out.mkdir(parents=True, exist_ok=True)
+    families = (*_FAMILIES, *SEALED.values()) if sealed else _FAMILIES
     with ExitStack() as stack:
         model: dict[str, Any] = {}
         if score is None:
             scorer = stack.enter_context(Scorer(weights))
             score, model = scorer, asdict(scorer.model)
-        bench = Bench(score, seed=seed, progress=progress or (lambda done, total: None))
+        bench = Bench(score, seed=seed, progress=progress or (lambda done, total: None), families=families)
         cases = read(data_root, keys, most_people=size.most_people)
         bench.judge(cases, size.per_family)
         bench.judge_processed(cases, size.per_operation)
+        doses = controls.judge_doses(bench, cases, size.per_control)
+        outside = controls.judge_outside(bench, cases, size.per_control)
         if size.archives:
             bench.judge_archives(data_root / "dicom")
     threshold = float(model.get("operating_point", {}).get("forgery", bench.threshold))
@@ -73,11 +91,36 @@ def evaluate(
         "seed": seed,
         "size": "fast" if fast else "standard",
         "split": "given keys" if keys else "test",
+        "sealed": sealed,
         "model": model,
-        "threshold": threshold,
-        **summarise(bench.slices, bench.studies, bench.unforged, threshold=threshold),
-        "processing": processing(bench.processed, threshold=threshold),
+        **_tables(bench, doses, outside, threshold=threshold),
     }
+    document["goals"] = goals.goals(document)
     (out / "report.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
-    (out / "report.html").write_text(report.html(document))
+    (out / "report.html").write_text(page.html(document, gallery.pictures(bench.gallery)))
     return document
+
+
+def _tables(
+    bench: Bench, doses: Sequence[DoseRecord], outside: Sequence[OutsideRecord], *, threshold: float
+) -> dict[str, Any]:
+    processing = summary.processing(bench.processed, threshold=threshold)
+    return {
+        "threshold": threshold,
+        "false_alarms": summary.alarms(bench.slices, bench.studies, threshold=threshold),
+        "alarms_by_kind": summary.alarms_by_kind(bench.slices, bench.studies, threshold=threshold),
+        **summary.families(bench.slices, bench.studies, bench.placed, bench.unforged, threshold=threshold),
+        "processing": processing,
+        "four_way": answers.four_way(bench.studies),
+        "four_way_slices": answers.four_way(bench.slices),
+        "calibration": answers.calibration(bench.slices, bench.studies),
+        "roc": answers.rocs(bench.slices, bench.studies),
+        "froc": answers.frocs(bench.studies, bench.lesions),
+        "strata": strata.strata(bench.slices, threshold=threshold),
+        "detection_limit": strata.limits(bench.slices, threshold=threshold),
+        "doses": strata.doses(doses, threshold=threshold),
+        "peers": strata.beside_peers(bench.slices, bench.placed),
+        "controls": checks.controls(
+            slices=bench.slices, formats=bench.formats, doses=doses, outside=outside, processing=processing
+        ),
+    }

@@ -6,7 +6,7 @@ Headers are read and a manifest is frozen exactly as for a received study; one w
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +30,18 @@ _RECEIVED_AT = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A finding of the verdict with its masks."""
+
+    # real, added or removed.
+    category: str
+    p_forged: float
+    p_tumor: float
+    # SOP Instance UID → H×W.
+    masks: Mapping[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """What the production path says of one study."""
 
@@ -37,6 +49,8 @@ class Scored:
     document: dict[str, Any]
     # SOP Instance UID → H×W union of the regions found added or removed.
     forged: dict[str, NDArray[np.bool_]]
+    # All findings.
+    regions: tuple[Region, ...] = ()
 
 
 Score: TypeAlias = Callable[[Sequence[Path]], Scored]
@@ -90,14 +104,28 @@ class Scorer(AbstractContextManager["Scorer"]):
                 report = self._analyst.run(job)
             verdict = client.read_verdict(report)
             document = json.loads(Path(report.verdict_path).read_bytes())
-            forged: dict[str, NDArray[np.bool_]] = {}
+            regions: tuple[Region, ...] = ()
             if report.masks_path is not None:
                 found = masks.unpack(Path(report.masks_path).read_bytes(), verdict.findings, sizes.__getitem__)
-                suspect = {finding.id for finding in verdict.findings if finding.category in ("added", "removed")}
-                for name in suspect:
-                    for sop, _, mask in found[name]:
-                        forged[sop] = forged[sop] | mask if sop in forged else mask
-        return Scored(document=document, forged=forged)
+                regions = tuple(
+                    Region(
+                        category=finding.category,
+                        p_forged=finding.p_forged,
+                        p_tumor=finding.p_tumor,
+                        masks={sop: mask for sop, _, mask in found[finding.id]},
+                    )
+                    for finding in verdict.findings
+                )
+        return Scored(document=document, forged=_union(regions), regions=regions)
+
+
+def _union(regions: Sequence[Region]) -> dict[str, NDArray[np.bool_]]:
+    forged: dict[str, NDArray[np.bool_]] = {}
+    for region in regions:
+        if region.category in ("added", "removed"):
+            for sop, mask in region.masks.items():
+                forged[sop] = forged[sop] | mask if sop in forged else mask
+    return forged
 
 
 def _read(path: Path) -> tuple[Header, Instance] | None:

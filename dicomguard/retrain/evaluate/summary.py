@@ -1,88 +1,84 @@
-"""From judged slices and studies to the tables of a report. Pure.
+"""From judged slices and studies to the tables of families and of false alarms. Pure.
 
 Figures of one source are never mixed with another's before each is complete: a pooled AUC over sources would measure
 which scanner a slice came from.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dicomguard.retrain.evaluate import metrics
+from dicomguard.retrain.evaluate import metrics, places
+from dicomguard.retrain.evaluate.metrics import Drawn
+from dicomguard.retrain.evaluate.records import (
+    AUTHENTIC,
+    UNTOUCHED,
+    PlaceRecord,
+    ProcessedRecord,
+    SliceRecord,
+    StudyRecord,
+)
+from dicomguard.retrain.sealed.families import SEALED
 from dicomguard.retrain.tamper.families import FAMILIES, Family
 from dicomguard.retrain.tamper.postprocess import HELD_BACK
 from dicomguard.retrain.tamper.second_hand import SECOND_HAND
 
-AUTHENTIC = "authentic"
-_LABELS = ("real", "absent", "added", "removed", "not_analysable")
+# What the mean of a group of families is taken of.
+_MEANS = (
+    "slice_auc_pooled",
+    "slice_auc_paired",
+    "slice_sensitivity",
+    "pixel_f1",
+    "pixel_iou",
+    "study_auc",
+    "study_sensitivity",
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SliceRecord:
-    """One judged slice."""
-
-    source: str
-    patient: str
-    # AUTHENTIC or the family.
-    family: str
-    score: float
-    # The same plane's score in the authentic study; None for authentic slices.
-    twin_score: float | None
-    f1: float = 0.0
-    iou: float = 0.0
+def digits(value: float | None) -> float | None:
+    """Four digits are more than test patients can tell."""
+    return None if value is None else round(value, 4)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyRecord:
-    """One judged study."""
-
-    source: str
-    patient: str
-    family: str
-    # The right one of the four answers; "" where none of them is right (a lesion made larger or smaller).
-    truth: str
-    answer: str
-    # None when not analysable.
-    score: float | None
+def hand(family: str) -> str:
+    """Who wrote a family: "families" were trained on, "second_hand" and "sealed" never."""
+    if family in SEALED:
+        return "sealed"
+    return "second_hand" if family in SECOND_HAND else "families"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessedRecord:
-    """One study after one operation."""
-
-    operation: str
-    source: str
-    patient: str
-    forged: bool
-    # Of all slices when authentic, of the forged ones when forged.
-    scores: tuple[float, ...]
-    flagged: bool
+def _family(name: str) -> Family:
+    return ({**SEALED, **SECOND_HAND, **FAMILIES})[name]
 
 
-def summarise(
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of the table and its figures with their draws."""
+
+    cells: dict[str, Any]
+    drawn: dict[str, Drawn]
+
+
+def families(
     slices: Sequence[SliceRecord],
     studies: Sequence[StudyRecord],
+    placed: Sequence[PlaceRecord],
     unforged: Mapping[tuple[str, str], int],
     *,
     threshold: float,
 ) -> dict[str, Any]:
-    """All tables of the report from the records; pure."""
+    """Rows by source and family, worst first, and the means of each hand's families: over families, then sources."""
+    prior = places.prior([(record.patient, record.placed) for record in placed])
     rows = []
     for source, family in sorted({(r.source, r.family) for r in studies if r.family != AUTHENTIC}):
-        rows.append(_row(source, family, slices, studies, unforged.get((source, family), 0), threshold))
-    rows.sort(key=lambda row: (row["slice_auc_pooled"] is None, row["slice_auc_pooled"] or 0.0, row["family"]))
-    answered = [record for record in studies if record.truth]
-    table = metrics.confusion([r.truth for r in answered], [r.answer for r in answered], _LABELS)
-    return {
-        "families": rows,
-        "means": {
-            "families": _mean(row for row in rows if not row["second_hand"]),
-            "second_hand": _mean(row for row in rows if row["second_hand"]),
-        },
-        "false_alarms": [_alarms(source, slices, studies, threshold) for source in sorted({r.source for r in studies})],
-        "four_way": {"labels": table.labels, "counts": table.counts, "macro_f1": round(table.macro_f1, 4)},
-    }
+        here = [record for record in placed if (record.source, record.family) == (source, family)]
+        rows.append(_row(source, family, slices, studies, here, prior, unforged.get((source, family), 0), threshold))
+    means = {"families": _mean(rows, "families"), "second_hand": _mean(rows, "second_hand")}
+    if any(row.cells["hand"] == "sealed" for row in rows):
+        means["sealed"] = _mean(rows, "sealed")
+    cells = [row.cells for row in rows]
+    cells.sort(key=lambda row: (row["slice_auc_pooled"] is None, row["slice_auc_pooled"] or 0.0, row["family"]))
+    return {"families": cells, "means": means}
 
 
 def _row(
@@ -90,47 +86,86 @@ def _row(
     family: str,
     slices: Sequence[SliceRecord],
     studies: Sequence[StudyRecord],
+    placed: Sequence[PlaceRecord],
+    prior: Mapping[str, Any],
     unforged: int,
     threshold: float,
-) -> dict[str, Any]:
+) -> _Row:
     own = [record for record in slices if record.source == source and record.family == family]
     quiet = [record for record in slices if record.source == source and record.family == AUTHENTIC]
-    pooled = metrics.auc_by_patient(
-        [r.score for r in own], [r.patient for r in own], [r.score for r in quiet], [r.patient for r in quiet]
-    )
-    forged = [r for r in studies if r.source == source and r.family == family]
-    authentic = [r for r in studies if r.source == source and r.family == AUTHENTIC]
-    study = metrics.auc_by_patient(*_scored(forged), *_scored(authentic))
-    count = max(1, len(own))
-    return {
+    forged = [record for record in studies if record.source == source and record.family == family]
+    authentic = [record for record in studies if record.source == source and record.family == AUTHENTIC]
+    people, scores = [record.patient for record in own], [record.score for record in own]
+    twins = [record for record in own if record.twin_score is not None]
+    found = {
+        "slice_auc_pooled": metrics.draw_auc(scores, people, [r.score for r in quiet], [r.patient for r in quiet]),
+        "slice_auc_paired": metrics.draw_auc(
+            scores, people, [r.twin_score for r in twins if r.twin_score is not None], [r.patient for r in twins]
+        ),
+        "slice_sensitivity": metrics.draw_mean([float(score >= threshold) for score in scores], people),
+        "pixel_f1": metrics.draw_mean([record.f1 for record in own], people),
+        "pixel_iou": metrics.draw_mean([record.iou for record in own], people),
+        "study_auc": metrics.draw_auc(*_scored(forged), *_scored(authentic)),
+        "study_sensitivity": metrics.draw_mean([float(flagged(r)) for r in forged], [r.patient for r in forged]),
+    }
+    drawn = {name: one for name, one in found.items() if one is not None}
+    cells: dict[str, Any] = {
         "source": source,
         "family": family,
-        "second_hand": family in SECOND_HAND,
+        "hand": hand(family),
+        "second_hand": hand(family) == "second_hand",
         "group": _family(family).group,
         "slices": len(own),
-        "patients": len({r.patient for r in own}),
+        "patients": len(set(people)),
         "unforged": unforged,
-        "slice_auc_pooled": _digits(pooled.value if pooled else None),
-        "slice_auc_pooled_low": _digits(pooled.low if pooled else None),
-        "slice_auc_pooled_high": _digits(pooled.high if pooled else None),
-        "slice_auc_paired": _digits(
-            metrics.auc([r.score for r in own], [r.twin_score for r in own if r.twin_score is not None])
-        ),
-        "slice_sensitivity": _digits(sum(r.score >= threshold for r in own) / count if own else None),
-        "pixel_f1": _digits(sum(r.f1 for r in own) / count if own else None),
-        "pixel_iou": _digits(sum(r.iou for r in own) / count if own else None),
         "studies": len(forged),
-        "study_auc": _digits(study.value if study else None),
-        "study_auc_low": _digits(study.low if study else None),
-        "study_auc_high": _digits(study.high if study else None),
-        "study_sensitivity": _digits(sum(map(_flagged, forged)) / len(forged) if forged else None),
+        "pixel_auc": _pixel_auc(placed, lambda record: record.placed.said["model"]),
+        "position_auc": _pixel_auc(placed, lambda record: prior[record.patient]),
+    }
+    for name in _MEANS:
+        cells |= _with_interval(name, drawn.get(name))
+    return _Row(cells, drawn)
+
+
+def _with_interval(name: str, drawn: Drawn | None) -> dict[str, float | None]:
+    interval = drawn.interval() if drawn is not None else None
+    return {
+        name: digits(interval.value if interval else None),
+        f"{name}_low": digits(interval.low if interval else None),
+        f"{name}_high": digits(interval.high if interval else None),
     }
 
 
+def _pixel_auc(placed: Sequence[PlaceRecord], said: Any) -> float | None:
+    values = [places.pixel_auc(record.placed, said(record)) for record in placed]
+    known = [value for value in values if value is not None]
+    return digits(sum(known) / len(known)) if known else None
+
+
+def _mean(rows: Sequence[_Row], group: str) -> dict[str, float | None]:
+    """Mean over the families of a source, then over sources: each source counts once."""
+    result: dict[str, float | None] = {}
+    sources = sorted({row.cells["source"] for row in rows})
+    for name in _MEANS:
+        by_source = [
+            metrics.mean_of(
+                [r.drawn[name] for r in rows if r.cells["source"] == s and r.cells["hand"] == group and name in r.drawn]
+            )
+            for s in sources
+        ]
+        result |= _with_interval(name, metrics.mean_of([one for one in by_source if one is not None]))
+    return result
+
+
 def processing(records: Sequence[ProcessedRecord], *, threshold: float) -> list[dict[str, Any]]:
-    """How each operation changes what is seen and what is falsely seen; slice AUC within source, then mean."""
+    """How each operation changes what is seen and what is falsely seen; slice AUC within source, then mean.
+
+    `auc_drop` and `alarm_ratio` compare with the same studies left as they are; the ratio counts slices, half a slice
+    added to both so that none against none is 1.
+    """
     rows = []
-    for operation in sorted({record.operation for record in records}):
+    untouched: dict[str, Any] = {}
+    for operation in sorted({record.operation for record in records}, key=lambda name: (name != UNTOUCHED, name)):
         own = [record for record in records if record.operation == operation]
         quiet, forged = [r for r in own if not r.forged], [r for r in own if r.forged]
         by_source = [
@@ -139,20 +174,25 @@ def processing(records: Sequence[ProcessedRecord], *, threshold: float) -> list[
         ]
         known = [value for value in by_source if value is not None]
         above = sum(score >= threshold for score in _all(quiet))
-        rows.append(
-            {
-                "operation": operation,
-                "held_back": operation in HELD_BACK,
-                "slice_auc": _digits(sum(known) / len(known) if known else None),
-                "studies_flagged": sum(r.flagged for r in quiet),
-                "studies": len(quiet),
-                "studies_upper": _digits(metrics.upper_bound(sum(r.flagged for r in quiet), len(quiet))),
-                "slices_flagged": above,
-                "slices": len(_all(quiet)),
-                "forged_flagged": sum(r.flagged for r in forged),
-                "forged": len(forged),
-            }
-        )
+        flags = sum(r.flagged for r in quiet)
+        row: dict[str, Any] = {
+            "operation": operation,
+            "held_back": operation in HELD_BACK,
+            "slice_auc": digits(sum(known) / len(known) if known else None),
+            "studies_flagged": flags,
+            "studies": len(quiet),
+            "studies_upper": digits(metrics.upper_bound(flags, len(quiet))),
+            "slices_flagged": above,
+            "slices": len(_all(quiet)),
+            "slices_upper": digits(metrics.upper_bound(above, len(_all(quiet)))),
+            "forged_flagged": sum(r.flagged for r in forged),
+            "forged": len(forged),
+        }
+        untouched = untouched or row
+        before, after = untouched["slice_auc"], row["slice_auc"]
+        row["auc_drop"] = digits(before - after) if before is not None and after is not None else None
+        row["alarm_ratio"] = digits((above + 0.5) / (untouched["slices_flagged"] + 0.5))
+        rows.append(row)
     return sorted(rows, key=lambda row: (row["slice_auc"] is None, row["slice_auc"] or 0.0))
 
 
@@ -160,56 +200,59 @@ def _all(records: Iterable[ProcessedRecord]) -> list[float]:
     return [score for record in records for score in record.scores]
 
 
-def _family(name: str) -> Family:
-    return FAMILIES[name] if name in FAMILIES else SECOND_HAND[name]
-
-
 def _scored(studies: Sequence[StudyRecord]) -> tuple[list[float], list[str]]:
     pairs = [(record.score, record.patient) for record in studies if record.score is not None]
     return [score for score, _ in pairs], [patient for _, patient in pairs]
 
 
-def _flagged(study: StudyRecord) -> bool:
+def flagged(study: StudyRecord) -> bool:
+    """Whether the study was called forged."""
     return study.answer in ("added", "removed")
 
 
-def _digits(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+def alarms(slices: Sequence[SliceRecord], studies: Sequence[StudyRecord], *, threshold: float) -> list[dict[str, Any]]:
+    """Authentic studies and slices flagged at the shipped threshold, by source and over all sources of test patients.
+
+    The bound on studies is the honest one: slices of a study are no separate witnesses.
+    """
+    quiet = [record for record in slices if record.family == AUTHENTIC]
+    own = [record for record in studies if record.family == AUTHENTIC]
+    return [
+        count_alarms([r for r in quiet if r.source == source], [r for r in own if r.source == source], threshold)
+        | {"source": source}
+        for source in sorted({r.source for r in studies})
+    ]
 
 
-def _alarms(
-    source: str, slices: Sequence[SliceRecord], studies: Sequence[StudyRecord], threshold: float
-) -> dict[str, Any]:
-    """Authentic studies and slices flagged at the shipped threshold. The bound on studies is the honest one."""
-    own = [record for record in studies if record.source == source and record.family == AUTHENTIC]
-    quiet = [record for record in slices if record.source == source and record.family == AUTHENTIC]
-    judged = [record for record in own if record.score is not None]
-    flagged = sum(map(_flagged, judged))
-    above = sum(record.score >= threshold for record in quiet)
+def alarms_by_kind(
+    slices: Sequence[SliceRecord], studies: Sequence[StudyRecord], *, threshold: float
+) -> list[dict[str, Any]]:
+    """The same by what authentic scans show; DICOM archives say nothing of lesions and stand apart."""
+    quiet = [record for record in slices if record.family == AUTHENTIC]
+    own = [record for record in studies if record.family == AUTHENTIC]
+    kinds = (("slices or studies with a lesion", "real"), ("without a marked lesion", "absent"))
+    rows = [
+        count_alarms([r for r in quiet if r.truth == truth], [r for r in own if r.truth == truth], threshold)
+        | {"kind": kind}
+        for kind, truth in kinds
+    ]
+    unmarked = count_alarms([r for r in quiet if not r.truth], [r for r in own if not r.truth], threshold)
+    everything = count_alarms([r for r in quiet if r.truth], [r for r in own if r.truth], threshold)
+    rows = [everything | {"kind": "all test patients"}, *rows]
+    return [*rows, unmarked | {"kind": "DICOM as found"}] if unmarked["studies"] else rows
+
+
+def count_alarms(slices: Sequence[SliceRecord], studies: Sequence[StudyRecord], threshold: float) -> dict[str, Any]:
+    """x of N flagged with the upper bound, studies and slices."""
+    judged = [record for record in studies if record.score is not None]
+    flags = sum(map(flagged, judged))
+    above = sum(record.score >= threshold for record in slices)
     return {
-        "source": source,
         "studies": len(judged),
-        "studies_flagged": flagged,
-        "studies_upper": _digits(metrics.upper_bound(flagged, len(judged))),
-        "not_analysable": len(own) - len(judged),
-        "slices": len(quiet),
+        "studies_flagged": flags,
+        "studies_upper": digits(metrics.upper_bound(flags, len(judged))),
+        "not_analysable": len(studies) - len(judged),
+        "slices": len(slices),
         "slices_flagged": above,
-        "slices_upper": _digits(metrics.upper_bound(above, len(quiet))),
+        "slices_upper": digits(metrics.upper_bound(above, len(slices))),
     }
-
-
-def _mean(rows: Iterable[dict[str, Any]]) -> dict[str, float | None]:
-    """Mean over the families of a source, then over sources: each source counts once."""
-    by_source: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        by_source[row["source"]].append(row)
-    result: dict[str, float | None] = {}
-    names = ("slice_auc_pooled", "slice_auc_paired", "pixel_f1", "pixel_iou", "study_auc", "study_sensitivity")
-    for name in names:
-        means = []
-        for own in by_source.values():
-            values = [row[name] for row in own if row[name] is not None]
-            if values:
-                means.append(sum(values) / len(values))
-        result[name] = _digits(sum(means) / len(means) if means else None)
-    return result

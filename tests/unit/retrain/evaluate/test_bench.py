@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicomguard.errors import Refused
-from dicomguard.retrain.evaluate import bench
+from dicomguard.retrain.evaluate import archives
 from tests import studies
 
 
@@ -29,7 +29,7 @@ def link(name: str, target: str, kind: bytes) -> tuple[tarfile.TarInfo, bytes]:
 @pytest.mark.parametrize("name", ["../outside.dcm", "a/../../outside.dcm", "/outside-of-the-folder.dcm"])
 def test_a_path_that_leads_out_is_refused(tmp_path: Path, name: str) -> None:
     archive = packed(tmp_path, [(tarfile.TarInfo("good.dcm"), b"x"), (tarfile.TarInfo(name), b"evil")])
-    with pytest.raises(Refused, match=r"scans\.tar\.xz holds a path outside itself"), bench._unpacked(archive):
+    with pytest.raises(Refused, match=r"scans\.tar\.xz holds a path outside itself"), archives.unpacked(archive):
         raise AssertionError("it was unpacked")
     assert [path.name for path in tmp_path.iterdir()] == ["scans.tar.xz"]
 
@@ -40,7 +40,7 @@ def test_links_are_left_out_and_nothing_is_written_through_them(tmp_path: Path, 
     victim.mkdir()
     through = (tarfile.TarInfo("way/evil.dcm"), b"evil")
     archive = packed(tmp_path, [link("way", str(victim), kind), through])
-    with bench._unpacked(archive) as found:
+    with archives.unpacked(archive) as found:
         assert found == []
     assert list(victim.iterdir()) == []
 
@@ -51,7 +51,7 @@ def test_studies_are_told_apart_and_the_folder_goes_away(tmp_path: Path) -> None
         for path in studies.save(tmp_path / study, studies.series(2, study=study)):
             members.append((tarfile.TarInfo(f"{study}/{path.name}"), path.read_bytes()))
     members.append((tarfile.TarInfo("readme.txt"), b"no scan"))
-    with bench._unpacked(packed(tmp_path, members)) as found:
+    with archives.unpacked(packed(tmp_path, members)) as found:
         assert [len(files) for files in found] == [2, 2]
         assert all(path.is_file() for files in found for path in files)
     assert not any(path.exists() for files in found for path in files)

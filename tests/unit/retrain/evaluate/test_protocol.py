@@ -14,8 +14,10 @@ from dicomguard.retrain.evaluate import report, summary
 from dicomguard.retrain.evaluate.bench import Bench
 from dicomguard.retrain.evaluate.cases import read
 from dicomguard.retrain.evaluate.protocol import evaluate
+from dicomguard.retrain.evaluate.records import UNTOUCHED
 from dicomguard.retrain.evaluate.scoring import Scored
 from dicomguard.retrain.tamper import postprocess
+from dicomguard.retrain.tamper.second_hand import SECOND_HAND
 from tests.unit.retrain.evaluate.planes import KEYS, PEOPLE, SLICES, write_archive
 from tests.unit.retrain.tamper.phantom import phantom
 
@@ -132,10 +134,15 @@ def test_unknown_patients_are_refused(archive: Path, tmp_path: Path) -> None:
 
 def test_processing_is_laid_on_both_twins(archive: Path) -> None:
     cases = read(archive, KEYS)
-    bench = Bench(judge(lambda plane: float(plane.mean()) / 255, []), seed=1, progress=lambda done, total: None)
+    bench = Bench(
+        judge(lambda plane: float(plane.mean()) / 255, []),
+        seed=1,
+        progress=lambda done, total: None,
+        families=tuple(SECOND_HAND.values()),
+    )
     bench.judge_processed(cases, {"": 1})
     table = summary.processing(bench.processed, threshold=0.9)
-    assert {row["operation"] for row in table} == {*postprocess.OPERATIONS, *postprocess.HELD_BACK}
+    assert {row["operation"] for row in table} == {UNTOUCHED, *postprocess.OPERATIONS, *postprocess.HELD_BACK}
     assert {row["operation"] for row in table if row["held_back"]} == set(postprocess.HELD_BACK)
     for row in table:
         assert row["studies"] == row["forged"] == 1
