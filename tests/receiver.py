@@ -52,6 +52,11 @@ class LiveReceiver:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if name in ("", line["event"])]
 
+    @property
+    def opened(self) -> int:
+        """How often one of the processes began to listen."""
+        return sum(opened["kind"] == "node" for opened in self.events("receiver.opened"))
+
     def settle(self) -> None:
         """Wait until everything that was acknowledged has its file and its rows."""
         assert settle(self.state, patience_s=30)
@@ -130,7 +135,7 @@ def receiver(
 
     def ready() -> bool:
         assert all(process.poll() is None for process in live.processes), log.read_text()[-2000:]
-        return sum(opened["kind"] == "node" for opened in live.events("receiver.opened")) == processes
+        return live.opened == processes
 
     try:
         wait_for(ready, seconds=30, what="the receiver")
