@@ -18,8 +18,8 @@ from dicomguard.scp.shared import Inherited, Tally, bind_all, taken
 from dicomguard.scp.tls import Certificates, Files
 from dicomguard.store import associations, executors
 from dicomguard.store.db import Store, open_configured
-from dicomguard.store.filer import close_log, open_log
 from dicomguard.store.files import remove_leftovers
+from dicomguard.store.replay import close_log, open_log
 
 _LOG = log.get("scp")
 HEARTBEAT_S = 2.0
@@ -55,7 +55,13 @@ def _serve(
     stop: threading.Event,
     renew: threading.Event,
 ) -> int:
-    open_log(store, segments=config.storage.log_segments, segment_bytes=config.storage.log_segment_bytes)
+    tally = Tally.alone() if inherited is None else inherited.open_tally()
+    open_log(
+        store,
+        segments=config.storage.log_segments,
+        segment_bytes=config.storage.log_segment_bytes,
+        processes=tally.of,
+    )
     remove_leftovers(store.root, older_than=(store.clock.now() - _LEFTOVER).timestamp())
     receiver = Receiver(
         store,
@@ -72,7 +78,7 @@ def _serve(
             idle_s=config.receive.idle_s,
             warn_of_conflict=config.receive.conflict_warning,
         ),
-        tally=Tally.alone() if inherited is None else inherited.open_tally(),
+        tally=tally,
     )
     certificates = _certificates(config)
     alive = _beat(store, process, config.node.name)

@@ -10,7 +10,7 @@ import secrets
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -28,8 +28,7 @@ from dicomguard.store.backlog import Item, Repeated
 from dicomguard.store.db import Store
 from dicomguard.store.identity import Identity
 from dicomguard.store.log_records import Logged, read_segment
-from dicomguard.store.log_slots import Slot, claiming, empty_slot, flush_slot, new_slot, read_slot
-from dicomguard.store.receive_log import ReceiveLog, open_segments
+from dicomguard.store.receive_log import ReceiveLog
 from dicomguard.store.studies import read_instance
 from dicomguard.store.tables import instance, study
 
@@ -37,7 +36,7 @@ _LOG = log.get("store")
 # Records in one transaction.
 _BATCH = 256
 # A sender waits this long for a free segment, or for another who brings the same instance; then it gets 0xA700.
-_PATIENCE_S = 20.0
+PATIENCE_S = 20.0
 # A record does not stay in the log much longer: a replay must not bring back what was removed since.
 _OLDEST_S = 60.0
 _LOOK_S = 0.5
@@ -153,7 +152,7 @@ class Filer:
         with self._changed:
             if not free():
                 with self._hurrying():
-                    if not self._changed.wait_for(free, timeout=_PATIENCE_S):
+                    if not self._changed.wait_for(free, timeout=PATIENCE_S):
                         raise Unavailable("Another copy under this SOP Instance UID waits to be filed. Send it again.")
             held = self._claims.get(sop_uid)
             if held is not None:
@@ -239,6 +238,11 @@ class Filer:
                 self._queue(_Ended(id=id, how=how, at=self._store.clock.now()))
 
     # --- behind Success --------------------------------------------------------------------------------------------
+
+    def standing(self) -> tuple[ReceiveLog | None, list[datetime]]:
+        """The log, and when each instance came that has no file and row yet, the oldest first."""
+        with self._changed:
+            return self._log, [item.arrival.received_at for item in self._waiting if isinstance(item, Item)]
 
     def appended(self, record: Logged) -> None:
         """The log has flushed it."""
@@ -385,89 +389,6 @@ class Filer:
         self._trusted = backlog.make_durable(self._store, records, trust=self._trusted)
         for segment in segments:
             self._log.reuse(segment)
-
-
-def open_log(store: Store, *, segments: int, segment_bytes: int) -> int:
-    """Replay what dead receivers left, then attach a log to the store; returns how many records were replayed.
-
-    What a fault of ours keeps from being filed is set aside, and tried again by the next version.
-
-    Without segments, or without room for them, the store keeps the literal order. Raises `Unavailable` when the
-    database does not take what was left: nothing may be received before.
-    """
-    with claiming(store.disk, store.root) as held:
-        replayed = sum(_replay(store, slot) for slot in held)
-        set_aside.retry_of_other_versions(store)
-        if segments == 0:
-            mine = None
-        else:
-            mine = held[0] if held else new_slot(store.disk, store.root)
-        for slot in held:
-            if slot is not mine:
-                slot.give_back()
-    if mine is None:
-        return replayed
-    try:
-        files = open_segments(store.disk, mine, count=segments, size_bytes=segment_bytes)
-    except Unavailable as error:
-        mine.give_back()
-        _LOG.warning("log.missing", reason=str(error))
-        return replayed
-    filer = Filer(store)
-    opened = ReceiveLog(
-        store.disk,
-        store.clock,
-        mine,
-        segments=files,
-        segment_bytes=segment_bytes,
-        patience_s=_PATIENCE_S,
-        appended=filer.appended,
-    )
-    filer.start(opened)
-    store.log = filer
-    return replayed
-
-
-def close_log(store: Store, *, patience_s: float) -> None:
-    """File what is logged and empty the log; what does not get done in time is replayed at the next start."""
-    if isinstance(store.log, Filer):
-        store.log.close(patience_s=patience_s)
-        store.log = None
-
-
-def _replay(store: Store, slot: Slot) -> int:
-    """Make files and rows of a dead process's records, durably, and empty its log."""
-    # A record of which only the page cache knows would leave file and row without itself after a power cut.
-    flush_slot(store.disk, slot)
-    count = 0
-    with closing(read_slot(slot)) as records:
-        while batch := list(islice(records, _BATCH)):
-            _replay_batch(store, batch)
-            count += len(batch)
-    if count:
-        backlog.make_durable(store, lambda: read_slot(slot), trust=True)
-        empty_slot(store.disk, slot)
-        _LOG.event("log.replayed", count=count)
-    return count
-
-
-def _replay_batch(store: Store, records: Sequence[Logged]) -> None:
-    """Whatever cannot be filed is set aside: it must not keep the receiver from starting."""
-    items = []
-    for record in records:
-        try:
-            items.append(backlog.read(record))
-        except Exception as error:  # noqa: BLE001 -- written by a version that says it otherwise, or a fault of ours
-            set_aside.put(store, record, error)
-    try:
-        left = backlog.file_batch(store, items, verify=True)
-    except Unavailable:
-        raise
-    except Exception:  # noqa: BLE001 -- the top of filing: one record must not stop the others
-        _LOG.crashed("filing.failed", count=len(items))
-        left = items
-    for item in left:
-        set_aside.file_singly(store, item)
 
 
 def _duplicate(kept: Instance, study_key: str) -> Duplicate:

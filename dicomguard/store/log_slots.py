@@ -111,6 +111,11 @@ class Slot:
     folder: Path
     lock: int
 
+    @property
+    def number(self) -> int:
+        """From 0; the next free one is taken."""
+        return int(self.folder.name)
+
     def give_back(self) -> None:
         """For another process."""
         os.close(self.lock)
@@ -210,6 +215,12 @@ def empty_slot(disk: Disk, slot: Slot) -> None:
             erase(disk, descriptor)
         finally:
             os.close(descriptor)
+
+
+def remove_segments(slot: Slot) -> None:
+    """Of a slot that is empty and that no process will take."""
+    for path in segment_files(slot.folder):
+        path.unlink()
 
 
 def erase(disk: Disk, descriptor: int) -> None:

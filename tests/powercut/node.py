@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicomguard.clock import SystemClock
 from dicomguard.errors import DicomguardError
 from dicomguard.store.db import open_store
-from dicomguard.store.filer import open_log
+from dicomguard.store.replay import open_log
 
 # Preamble, prefix and the group length element (PS3.10 7.1).
 _META_LENGTH, _META = 140, 144

@@ -14,7 +14,7 @@ from dicomguard.clock import FakeClock
 from dicomguard.errors import Unavailable
 from dicomguard.store import associations, counters, studies
 from dicomguard.store.db import Limits, Store, open_store
-from dicomguard.store.filer import Filer, close_log, open_log
+from dicomguard.store.filer import Filer
 from dicomguard.store.files import FakeDisk
 from dicomguard.store.intake import (
     Conflict,
@@ -27,6 +27,7 @@ from dicomguard.store.intake import (
     open_instance,
 )
 from dicomguard.store.log_slots import settle, states, unfiled
+from dicomguard.store.replay import close_log, open_log
 from dicomguard.store.tables import association, instance
 from tests.instances import CT1, MR, ROOT, part10_bytes
 from tests.unit.store.test_incoming import EXPLICIT, dataset
@@ -57,7 +58,7 @@ class Node:
         self.filer._stopping = True
         self.filer._checkpoint = lambda **_: None  # type: ignore[method-assign]
         with self.filer._changed:
-            self.filer._changed.notify_all()
+            self.filer._work.notify_all()
         self.filer._thread.join(10)
 
     def die(self) -> None:
