@@ -70,7 +70,6 @@ def zoomed(plane: Pixels) -> Pixels:
     framed = np.pad(plane, ((0, height % 2 + 4), (0, width % 2 + 4)), mode="reflect")
     tall, wide = framed.shape
     spectrum = np.fft.fftshift(np.fft.fft2(framed))
-    spectrum[0], spectrum[:, 0] = 0.5 * spectrum[0], 0.5 * spectrum[:, 0]
     padded = np.pad(spectrum, ((tall // 2, tall // 2), (wide // 2, wide // 2)))
     fine = np.fft.ifft2(np.fft.ifftshift(padded)).real * 4
     return float32(fine[: 2 * height - 1, : 2 * width - 1])
