@@ -116,6 +116,12 @@ class Orthanc:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
+    def delete(self, path: str) -> None:
+        """DELETE a REST resource."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", method="DELETE")
+        with urllib.request.urlopen(request, timeout=20):
+            pass
+
     def instances(self, modality: str) -> list[str]:
         """Orthanc ids of all instances of a modality."""
         query = {"Level": "Instance", "Query": {"Modality": modality}}
@@ -155,13 +161,13 @@ def orthanc(
         process = subprocess.Popen(
             [program, str(path)], stdout=log, stderr=log, env={**os.environ, "TCP_NODELAY": "1"}, cwd=folder
         )
-    peer = Orthanc(ae_title, dicom, http)
+    peer = Orthanc(ae_title, int(configuration["DicomPort"]), http)
 
     def ready() -> bool:
         assert process.poll() is None, (folder / "orthanc.log").read_text()[-2000:]
         with contextlib.suppress(urllib.error.URLError, OSError):
             peer.get("/system")
-            return listens(dicom)
+            return listens(peer.port)
         return False
 
     try:

@@ -6,7 +6,7 @@ has no part in another's value, so it cannot delay one.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -208,6 +208,17 @@ def retry(delivery: Delivery, *, now: datetime) -> Delivery:
     )
     if not any(item.state is State.WAITING for item in items):
         return delivery
+    return hasten(replace(delivery, items=items, planned_at=now, comment=""), now=now)
+
+
+def resend(delivery: Delivery, sop_instance_uids: Collection[str], *, now: datetime) -> Delivery:
+    """Send these once more, which the destination has taken and does not have."""
+    items = tuple(
+        replace(item, state=State.WAITING, status=None, comment="")
+        if item.sop_instance_uid in sop_instance_uids
+        else item
+        for item in delivery.items
+    )
     return hasten(replace(delivery, items=items, planned_at=now, comment=""), now=now)
 
 

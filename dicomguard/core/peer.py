@@ -103,6 +103,8 @@ class Destination:
     ae_title: str
     host: str
     port: int
+    # Ask it for storage commitment of what was sent.
+    commitment: bool = False
 
     def __post_init__(self) -> None:
         check_ae_title(self.ae_title, where=f"destinations.{self.name}")

@@ -38,6 +38,8 @@ class Candidate:
     in_work: bool
     # A delivery is not over.
     waiting: bool
+    # A destination that is asked for storage commitment has not given it.
+    uncommitted: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,8 @@ def kept_because(study: Candidate) -> str:
         return "a revision is not finished"
     if study.waiting:
         return "a delivery is not over"
+    if study.uncommitted:
+        return "a destination has not committed itself to keep the results"
     return ""
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
+from pynetdicom.events import EventHandlerType
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from dicomguard.core.delivery import Event
@@ -45,14 +47,28 @@ class NotAssociated:
 
 @contextmanager
 def associate(
-    destination: Destination, contexts: Sequence[PresentationContext], *, calling_ae: str, timeouts: Timeouts
+    destination: Destination,
+    contexts: Sequence[PresentationContext],
+    *,
+    calling_ae: str,
+    timeouts: Timeouts,
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+    handlers: Sequence[EventHandlerType] = (),
 ) -> Iterator[Association | NotAssociated]:
-    """An established association that is released at the end, or why there is none."""
+    """An established association that is released at the end, or why there is none.
+
+    `handlers` answer what the peer asks on it.
+    """
     ae: ApplicationEntity = make_ae(calling_ae)
     ae.connection_timeout = ae.acse_timeout = timeouts.connect_s
     ae.dimse_timeout = ae.network_timeout = timeouts.answer_s
     association = ae.associate(
-        destination.host, destination.port, contexts=list(contexts), ae_title=destination.ae_title
+        destination.host,
+        destination.port,
+        contexts=list(contexts),
+        ae_title=destination.ae_title,
+        ext_neg=list(roles),
+        evt_handlers=list(handlers),
     )
     if not association.is_established:
         yield _refusal(association, destination)

@@ -5,6 +5,7 @@ object of a study often stops sending the rest.
 """
 
 VERIFICATION = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
 
 # In order of our preference: plain ones first, then compressed as they come. Deflated datasets are not taken, because
 # their size shows only when they are inflated.

@@ -17,7 +17,7 @@ from dicomguard.core.peer import Destination
 from dicomguard.deliver import storage
 from dicomguard.deliver.association import Timeouts
 from dicomguard.errors import Broken, Refused
-from dicomguard.flow import kept
+from dicomguard.flow import commitment, kept
 from dicomguard.flow.engine import DELIVER, Engine
 from dicomguard.flow.states import DELIVERING, DONE
 from dicomguard.flow.study import DELIVERY_WORKFLOW, delivery_id, guarded
@@ -134,6 +134,9 @@ class DeliveryWork:
             studies.advance(tx, delivery.study_key, delivery.revision, DONE, from_=(DELIVERING,))
         if delivery.next_at is not None:
             return
+        peer = self._settings.destinations.get(delivery.destination)
+        if peer is not None and peer.commitment:
+            commitment.plan(tx, delivery, clock=self._clock)
         now = self._clock.now()
         for other in deliveries.put_off(tx, delivery.destination, now=now):
             if not other.alarm:

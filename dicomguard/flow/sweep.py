@@ -4,13 +4,14 @@ Everything here is level-triggered. It looks at rows, not at events, so a lost e
 database costs a second or a lease, and nothing else.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dicomguard import log
 from dicomguard.clock import Clock
 from dicomguard.errors import Broken, Unavailable
-from dicomguard.flow import completion
+from dicomguard.flow import commitment, completion
 from dicomguard.flow.engine import DELIVER, EXCEEDED, RETRAIN, STUDY, Engine
 from dicomguard.flow.states import BEFORE_DELIVERY, FAILED
 from dicomguard.flow.study import (
@@ -20,7 +21,7 @@ from dicomguard.flow.study import (
     delivery_id,
     workflow_id,
 )
-from dicomguard.store import deliveries, executors, leases, log_slots, runs, studies
+from dicomguard.store import commitments, deliveries, executors, leases, log_slots, runs, studies
 from dicomguard.store.db import Store
 
 LEASE = "sweep"
@@ -63,6 +64,10 @@ class Sweep:
         self._leads = False
         self._behind_since: float | None = None
 
+    def renew(self, settings: Settings) -> None:
+        """Other times from now on."""
+        self._settings = settings
+
     def begin(self) -> None:
         """Before the engine starts. Whoever had our node name is dead: the lock on the state folder is ours."""
         with self._store.begin() as tx:
@@ -95,6 +100,7 @@ class Sweep:
                 completion.open_complete(self._store, self._settings.completion, now=now)
             self._start_studies()
             self._start_deliveries(now)
+            self._start_commitments(now)
             self._start_retraining()
             if beaten:
                 self._take_over(now)
@@ -165,16 +171,44 @@ class Sweep:
             return
         live = {run.workflow_id for run in self._engine.live(DELIVER)}
         for delivery in due:
-            wanted = delivery_id(delivery.study_key, delivery.revision, delivery.destination, delivery.attempt)
-            if any(_is_attempt(run, wanted) for run in live):
-                continue
-            crashes = sum(_is_attempt(run.workflow_id, wanted) for run in self._engine.runs(wanted))
-            if crashes < _CRASHES:
-                self._engine.enqueue(
-                    DELIVER, DELIVERY_WORKFLOW, delivery.study_key, delivery.revision, delivery.destination,
-                    delivery.attempt, workflow_id=f"{wanted}/again{crashes}" if crashes else wanted,
-                    partition=delivery.destination, urgent=(delivery.study_key, delivery.revision) in urgent,
-                )  # fmt: skip
+            place = (delivery.study_key, delivery.revision)
+            self._start_attempt(
+                live, delivery_id(*place, delivery.destination, delivery.attempt), DELIVERY_WORKFLOW,
+                *place, delivery.destination, delivery.attempt,
+                partition=delivery.destination, urgent=place in urgent,
+            )  # fmt: skip
+
+    def _start_commitments(self, now: datetime) -> None:
+        """Each commitment that is to be asked for or answered now has a live attempt; none waits for a delivery."""
+        with self._store.read() as tx:
+            due = commitments.due(tx, now=now)
+            requests = commitments.requests(tx, now=now)
+        live = {run.workflow_id for run in self._engine.live(DELIVER)} if due or requests else set()
+        for value in due:
+            self._start_attempt(
+                live, commitment.commit_id(value), commitment.COMMIT_WORKFLOW,
+                value.study_key, value.revision, value.destination, value.attempt,
+                partition=f"commit {value.destination}",
+            )  # fmt: skip
+        for request in requests:
+            self._start_attempt(
+                live, commitment.answer_id(request), commitment.ANSWER_WORKFLOW, request.key, request.attempt,
+                partition=f"answer {request.calling_ae}",
+            )  # fmt: skip
+
+    def _start_attempt(
+        self, live: Collection[str], wanted: str, workflow: str, *arguments: str | int, partition: str,
+        urgent: bool = False,
+    ) -> None:  # fmt: skip
+        """One attempt of that name, unless it is live or has crashed too often."""
+        if any(_is_attempt(run, wanted) for run in live):
+            return
+        crashes = sum(_is_attempt(run.workflow_id, wanted) for run in self._engine.runs(wanted))
+        if crashes < _CRASHES:
+            self._engine.enqueue(
+                DELIVER, workflow, *arguments, workflow_id=f"{wanted}/again{crashes}" if crashes else wanted,
+                partition=partition, urgent=urgent,
+            )  # fmt: skip
 
     def _start_retraining(self) -> None:
         """Each run that was asked for and has not ended has a live workflow; one that dies too often has failed."""

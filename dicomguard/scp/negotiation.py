@@ -44,8 +44,9 @@ class Proposal:
 
     @property
     def stores(self) -> bool:
-        """Whether it proposes more than C-ECHO."""
-        return any(cx.abstract_syntax != contexts.VERIFICATION for cx in _proposed(self.primitive))
+        """Whether it proposes what takes room: more than C-ECHO and storage commitment."""
+        roomless = (contexts.VERIFICATION, contexts.STORAGE_COMMITMENT)
+        return any(cx.abstract_syntax not in roomless for cx in _proposed(self.primitive))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,10 @@ def _proposed(primitive: A_ASSOCIATE) -> list[PresentationContext]:
 def _supported() -> dict[str, PresentationContext]:
     taken = [build_context(sop_class, list(contexts.TRANSFER_SYNTAXES)) for sop_class in contexts.STORAGE_CLASSES]
     taken.append(build_context(contexts.VERIFICATION, list(contexts.TRANSFER_SYNTAXES[:2])))
+    committing = build_context(contexts.STORAGE_COMMITMENT, list(contexts.TRANSFER_SYNTAXES[:2]))
+    # A peer asks as SCU; a destination that reports to us proposes itself as SCP (PS3.4 J.3.3).
+    committing.scu_role = committing.scp_role = True
+    taken.append(committing)
     return {str(context.abstract_syntax): context for context in taken}
 
 

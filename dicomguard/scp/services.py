@@ -9,6 +9,7 @@ from dicomguard.dimse import contexts, status
 from dicomguard.scp import command
 from dicomguard.scp.association import Association
 from dicomguard.scp.command import Command
+from dicomguard.scp.commitment import NOBODY, Commitment, Settings
 from dicomguard.scp.messages import Answer, Dropped, Message
 from dicomguard.scp.negotiation import Context
 from dicomguard.scp.storage import Storing
@@ -18,7 +19,7 @@ from dicomguard.store.db import Store
 Service = Callable[[Association, Context, Command], Message]
 
 
-def table(store: Store, *, warn_of_conflict: bool) -> Mapping[int, Service]:
+def table(store: Store, *, warn_of_conflict: bool, commitment: Settings = NOBODY) -> Mapping[int, Service]:
     """What this receiver answers."""
 
     def store_one(association: Association, context: Context, request: Command) -> Message:
@@ -26,7 +27,13 @@ def table(store: Store, *, warn_of_conflict: bool) -> Mapping[int, Service]:
             return Dropped(Answer(status=status.CLASS_NOT_SUPPORTED, comment="this context is for no storage"))
         return Storing(store, association, context, request, warn_of_conflict=warn_of_conflict)
 
-    return {command.C_ECHO_RQ: _echo, command.C_STORE_RQ: store_one}
+    committing = Commitment(store, commitment)
+    return {
+        command.C_ECHO_RQ: _echo,
+        command.C_STORE_RQ: store_one,
+        command.N_ACTION_RQ: committing.asked,
+        command.N_EVENT_REPORT_RQ: committing.reported,
+    }
 
 
 def _echo(_association: Association, _context: Context, _request: Command) -> Message:

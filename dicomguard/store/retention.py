@@ -16,6 +16,7 @@ from pathlib import Path
 from sqlalchemy import Row, and_, func, or_, select
 
 from dicomguard.core.canon import Json
+from dicomguard.core.commitment import State
 from dicomguard.core.retention import Candidate, Expiry, Policy, Removal, kept_because, plan
 from dicomguard.store import audit, counters, ephemeral, leases
 from dicomguard.store.db import Store, Tx
@@ -23,6 +24,7 @@ from dicomguard.store.files import unavailable
 from dicomguard.store.tables import (
     analysis,
     association_study,
+    commitment,
     delivery,
     delivery_instance,
     instance,
@@ -41,6 +43,17 @@ _KEPT = ("stored", "own", "missing")
 # States of a revision that need its images: those on the way, and a current one that waits for a person.
 _ON_ITS_WAY = ("opened", "analysing", "judged", "built", "delivering")
 _WAITS_FOR_A_PERSON = ("failed",)
+# In an order that foreign keys allow.
+_OF_A_STUDY = (
+    commitment,
+    delivery_instance,
+    delivery,
+    result,
+    analysis,
+    revision_instance,
+    revision,
+    association_study,
+)
 _BATCH = 100
 _LEASE = timedelta(minutes=10)
 _ACTOR = "retention"
@@ -158,6 +171,11 @@ def _candidates(tx: Tx, study_key: str | None = None) -> list[Candidate]:
         .where(delivery.c.study_key == study.c.study_key, delivery.c.next_at.is_not(None))
         .exists()
     )
+    uncommitted = (
+        select(commitment.c.study_key)
+        .where(commitment.c.study_key == study.c.study_key, commitment.c.state != State.COMMITTED.value)
+        .exists()
+    )
     query = (
         select(
             study,
@@ -167,6 +185,7 @@ def _candidates(tx: Tx, study_key: str | None = None) -> list[Candidate]:
             judged_at.c.last_at.label("judged_at"),
             in_work.label("in_work"),
             waiting.label("waiting"),
+            uncommitted.label("uncommitted"),
         )
         .outerjoin(there, there.c.study_key == study.c.study_key)
         .outerjoin(judged_at, judged_at.c.study_key == study.c.study_key)
@@ -187,6 +206,7 @@ def _candidate(row: Row[tuple[object, ...]]) -> Candidate:
         on_hold=bool(row.held_by),
         in_work=bool(row.in_work),
         waiting=bool(row.waiting),
+        uncommitted=bool(row.uncommitted),
     )
 
 
@@ -301,7 +321,7 @@ def _remove(store: Store, step: Removal) -> bool:
         now_there = _candidates(tx, key)
         if not now_there or kept_because(now_there[0]) or now_there[0].images:
             return False
-        for table in (delivery_instance, delivery, result, analysis, revision_instance, revision, association_study):
+        for table in _OF_A_STUDY:
             tx.execute(table.delete().where(table.c.study_key == key))
         rows = tx.execute(instance.delete().where(instance.c.study_key == key)).rowcount
         tx.execute(study.delete().where(study.c.study_key == key))

@@ -248,6 +248,50 @@ delivery_instance = Table(
     ),
 )
 
+# What a destination is asked to vouch for (PS3.4 annex J), one row a delivery.
+commitment = Table(
+    "commitment",
+    METADATA,
+    Column("study_key", _KEY, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("destination", String(64), primary_key=True),
+    # Of the last question; "" before the first.
+    Column("transaction_uid", _UID, nullable=False, default=""),
+    Column("state", String(12), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("resent", Boolean, nullable=False),
+    Column("planned_at", Moment, nullable=False),
+    Column("next_at", Moment),
+    Column("comment", Text, nullable=False, default=""),
+    # JSON list of SOP Class UID, SOP Instance UID, whether it is committed, Failure Reason.
+    Column("parts", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["study_key", "number", "destination"], ["delivery.study_key", "delivery.number", "delivery.destination"]
+    ),
+    Index("commitment_due", "next_at"),
+    Index("commitment_transaction", "transaction_uid"),
+)
+
+# What a peer asks us to vouch for.
+commitment_request = Table(
+    "commitment_request",
+    METADATA,
+    # Random key of ours.
+    Column("key", _KEY, primary_key=True),
+    Column("transaction_uid", _UID, nullable=False),
+    Column("calling_ae", _AE, nullable=False),
+    # JSON list of SOP Class and SOP Instance UIDs.
+    Column("parts", Text, nullable=False),
+    Column("received_at", Moment, nullable=False),
+    # waiting, answered, given up.
+    Column("state", String(12), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("next_at", Moment),
+    Column("comment", Text, nullable=False, default=""),
+    UniqueConstraint("transaction_uid", "calling_ae"),
+    Index("commitment_request_due", "next_at"),
+)
+
 refused = Table(
     "refused",
     METADATA,
@@ -360,6 +404,11 @@ def _add_urgent(connection: Connection) -> None:
         connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN urgent BOOLEAN NOT NULL DEFAULT false")
 
 
+def _add_commitment(connection: Connection) -> None:
+    for table in (commitment, commitment_request):
+        table.create(connection, checkfirst=True)
+
+
 # Step from version n to n + 1, keyed by n; the first version is made by `METADATA.create_all`.
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _add_urgent}
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _add_urgent, 2: _add_commitment}
 SCHEMA_VERSION = 1 + len(MIGRATIONS)

@@ -22,6 +22,7 @@ OLD = Candidate(
     on_hold=False,
     in_work=False,
     waiting=False,
+    uncommitted=False,
 )
 
 
@@ -32,6 +33,7 @@ OLD = Candidate(
         ({"on_hold": True}, "it is on hold"),
         ({"in_work": True}, "a revision is not finished"),
         ({"waiting": True}, "a delivery is not over"),
+        ({"uncommitted": True}, "a destination has not committed itself to keep the results"),
         ({}, ""),
     ],
 )
@@ -77,6 +79,7 @@ CANDIDATES = st.builds(
     on_hold=st.booleans(),
     in_work=st.booleans(),
     waiting=st.booleans(),
+    uncommitted=st.booleans(),
 ).map(lambda study: study if study.images else replace(study, images_bytes=0))
 POLICIES = st.builds(
     Policy,
