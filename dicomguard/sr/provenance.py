@@ -285,11 +285,20 @@ def _has_value(source: Dataset, keyword: str) -> bool:
     value, known = element.value, dictionary_VR(element.tag)
     if (element.VR == "SQ" or isinstance(value, DicomSequence)) and known != "SQ":
         return False
-    if known == "SQ" and element.VR not in ("SQ", "UN", None):
-        return False
+    if known == "SQ":
+        return element.VR in ("SQ", "UN", None) and bool(_items(source, element.tag))
     if isinstance(value, bytes):
         return bool(value.strip(b" \0"))
     return bool(value) or value == 0
+
+
+def _items(source: Dataset, tag: BaseTag) -> list[Dataset]:
+    """Of a sequence; none when its bytes are no items."""
+    try:
+        value = source[tag].value
+    except Exception:  # noqa: BLE001 -- the library parses a stranger's bytes here and raises what it likes
+        return []
+    return list(value) if isinstance(value, DicomSequence) else []
 
 
 def _encodings(source: Dataset, default: list[str]) -> list[str]:
@@ -308,7 +317,7 @@ def _copied(source: Dataset, tag: BaseTag, encodings: list[str]) -> DataElement 
     element: Any = source.get_item(tag)
     vr = _vr(tag, element.VR)
     if vr == "SQ":
-        return DataElement(tag, "SQ", DicomSequence(_copied_item(item, encodings) for item in source[tag].value))
+        return DataElement(tag, "SQ", DicomSequence(_copied_item(item, encodings) for item in _items(source, tag)))
     if isinstance(element, DataElement):
         return _decoded(tag, vr, element)
     value = element.value or b""

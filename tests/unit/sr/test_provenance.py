@@ -327,3 +327,14 @@ def test_a_sequence_in_the_place_of_a_text_is_no_value(keyword: str) -> None:
 
     for ds in written(source(nest)):
         assert keyword not in ds or not isinstance(ds[keyword].value, DicomSequence)
+
+
+@pytest.mark.parametrize("keyword", ["OtherPatientIDsSequence", "ProcedureCodeSequence", "RequestAttributesSequence"])
+@pytest.mark.parametrize("value", [b"1_0 ", b"ab"])
+def test_a_sequence_whose_bytes_are_no_items_has_no_value(keyword: str, value: bytes) -> None:
+    """A study is reported all the same: the damage is in what is only copied."""
+    made = source(lambda ds: None)
+    for header in made.headers.values():
+        header[keyword] = RawDataElement(Tag(keyword), "SQ", len(value), value, 0, False, True)
+    for built in made.build():
+        assert not dcmread(BytesIO(built.data)).get(keyword)
