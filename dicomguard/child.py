@@ -203,6 +203,11 @@ class Child:
             return False
         return True
 
+    def ask_to_reload(self) -> None:
+        """SIGHUP to the child alone; it waits until the child lets it in."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGHUP)
+
     def ask_to_stop(self) -> None:
         """SIGTERM to the group; `terminate` waits for the end."""
         self._signal(signal.SIGTERM, "it was asked to stop")
@@ -297,6 +302,8 @@ class _Spawner:
         return answer.result(timeout=60)
 
     def _run(self) -> None:
+        # Children inherit it: who knows what to do at SIGHUP lets it in once it is ready, the others do not die of it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         while True:
             options, answer = self._asked.get()
             try:

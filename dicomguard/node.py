@@ -9,10 +9,10 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -21,15 +21,29 @@ from prometheus_client import generate_latest
 from dicomguard import __version__, log, metrics
 from dicomguard.child import Child
 from dicomguard.clock import Clock
-from dicomguard.config import Config
+from dicomguard.config import Config, changes, load
 from dicomguard.errors import Refused, Unavailable
 from dicomguard.scp.shared import Shared, processes
-from dicomguard.store import census, counters, deliveries, executors, log_slots, refusals, set_aside, worklist
+from dicomguard.store import (
+    census,
+    counters,
+    deliveries,
+    executors,
+    log_figures,
+    log_slots,
+    refusals,
+    set_aside,
+    worklist,
+)
 from dicomguard.store.db import Store, open_configured
 from dicomguard.store.files import lock_folder
+from dicomguard.store.log_figures import Figures
+from dicomguard.store.verify import record
 
 PARTS = {"receiver": "dicomguard.scp", "worker": "dicomguard.flow", "page": "dicomguard.web"}
 _RECEIVER = "receiver"
+# Those that read the configuration again at SIGHUP.
+_RELOADING = ("receiver", "worker")
 _STOP_WITHIN_S = 12.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 # A process that lived this long has started well; its next death counts as the first.
@@ -38,6 +52,7 @@ _READY_WITHIN_S = 60.0
 # Acknowledged instances without file and row: fewer are a moment's work.
 _MANY_UNFILED = 500
 _DAY = timedelta(hours=24)
+_INSPECTED_WITHIN = timedelta(days=3)
 # Three heartbeats of a worker: each asks both databases, so one that waits for a database in silence shows here.
 _SILENCE = timedelta(seconds=15)
 
@@ -74,8 +89,11 @@ class Node:
         self._parts: dict[str, Part] = {}
         self._shared: Shared | None = None
 
-    def run(self, stop: threading.Event, *, say: Callable[[str], None]) -> None:
-        """Run until `stop` is set. Raises `Refused` when a process ends for a reason that a restart cannot cure."""
+    def run(self, stop: threading.Event, reload: threading.Event, *, say: Callable[[str], None]) -> None:
+        """Run until `stop` is set; read the configuration again when `reload` is.
+
+        Raises `Refused` when a process ends for a reason that a restart cannot cure.
+        """
         self._shared = Shared(self._config)
         try:
             for kind, number in self._plan():
@@ -88,6 +106,9 @@ class Node:
             with _serve_health(self, self._config.web.health_port):
                 self._say_when_ready(stop, say)
                 while not stop.wait(0.5):
+                    if reload.is_set():
+                        reload.clear()
+                        self._reload()
                     self._look_after()
         finally:
             self._stop()
@@ -107,6 +128,25 @@ class Node:
         argv += ["--inherited", self._shared.argument(number)]
         # The kernel ends the children that hold pixels first and the receiver last (engine.md 3.3).
         return Child.start(argv, memory_bytes=None, cpu_s=None, oom_score_adj=-500, pass_fds=self._shared.descriptors)
+
+    def _reload(self) -> None:
+        """Say what of the file is taken over and what waits; each process then reads it for itself."""
+        if self._config.file is None:
+            _log.warning("configuration.refused", reason="No file was named at the start, so there is none to read.")
+            return
+        try:
+            new = load(self._config.file)
+        except Refused as error:
+            _log.error("configuration.refused", reason=str(error))
+            return
+        now = changes.renewed(self._config, new)
+        if waiting := changes.changed(now, new):
+            _log.warning("configuration.postponed", name=waiting, reason="These keys need a restart of the node.")
+        _log.event("configuration.reloaded", name=changes.changed(self._config, now))
+        self._config = now
+        for part in self._parts.values():
+            if part.kind in _RELOADING and part.up:
+                part.child.ask_to_reload()
 
     def _look_after(self) -> None:
         now = self._clock.monotonic()
@@ -181,6 +221,7 @@ class Node:
                     if row.lease_until >= now and row.heartbeat_at >= now - _SILENCE
                 )
                 waiting = deliveries.waiting(tx)
+                last = record.last(tx, now)
         except Unavailable as error:
             return False, {**parts, "database": {"state": "red", "reason": str(error)}}
         for name, wanted in ((_RECEIVER, processes(self._config)), ("worker", 1)):
@@ -201,10 +242,19 @@ class Node:
         slow = unfiled > _MANY_UNFILED or aside > 0
         log_state = "red" if any(state.failed for state in logs) else "yellow" if slow else "green"
         parts["log"] = {"state": log_state, "unfiled": unfiled, "set_aside": aside}
+        parts["store"] = self._inspected(last, now)
         for destination in self._config.destinations:
             late = [item for item in waiting if item.destination == destination.name and item.attempt > 0]
             parts[f"destination {destination.name}"] = {"state": "yellow" if late else "green", "waiting": len(late)}
         return all(part["state"] != "red" for part in parts.values()), parts
+
+    def _inspected(self, last: record.Record | None, now: datetime) -> dict[str, Any]:
+        """What the daily inspection says; yellow for a person to look, since a restart mends nothing of it."""
+        if last is None:
+            return {"state": "green", "verified_at": None}
+        late = bool(self._config.storage.verify_at) and last.at < now - _INSPECTED_WITHIN
+        state = "yellow" if last.findings or late else "green"
+        return {"state": state, "verified_at": last.at.isoformat(), "findings": dict(last.findings)}
 
     def scrape(self) -> bytes:
         """Prometheus text; gauges are filled from the database, so that they count all processes."""
@@ -229,20 +279,47 @@ class Node:
             metrics.DELIVERIES.clear()
             for (destination, state), count in deliveries.count_by_state(tx).items():
                 metrics.DELIVERIES.labels(destination, state).set(count)
+            self._show_receivers(log_figures.listing(tx, self._clock.now()))
+            self._show_inspection(record.last(tx, self._clock.now()))
             metrics.REFUSED.clear()
             for row in refusals.recent(tx, limit=1000):
                 if row.last_at > self._clock.now() - _DAY:
-                    metrics.REFUSED.labels(row.reason).inc(row.count)
+                    # What follows a semicolon is about one caller.
+                    metrics.REFUSED.labels(row.reason.partition(";")[0]).inc(row.count)
         return generate_latest(metrics.REGISTRY)
 
+    def _show_receivers(self, receivers: Sequence[Figures]) -> None:
+        associations: Counter[str] = Counter()
+        for gauge in (metrics.SEGMENTS_FREE, metrics.LOG_RECORDS, metrics.FILER_LAG, metrics.FILER_LAG_S):
+            gauge.clear()
+        for one in receivers:
+            associations.update(one.associations)
+            metrics.SEGMENTS_FREE.labels(one.slot).set(one.free_segments)
+            metrics.LOG_RECORDS.labels(one.slot).set(one.records)
+            metrics.FILER_LAG.labels(one.slot).set(one.unfiled)
+            metrics.FILER_LAG_S.labels(one.slot).set(one.oldest_s)
+        metrics.FLUSHES.show([(one.slot, one.flushes, one.flush_s) for one in receivers], bounds_s=log_figures.BOUNDS_S)
+        metrics.WAITING.set(sum(one.waiting for one in receivers))
+        metrics.ASSOCIATIONS.clear()
+        for peer in self._config.peers:
+            metrics.ASSOCIATIONS.labels(peer.name).set(associations[peer.name])
 
-def serve(config: Config, stop: threading.Event, *, clock: Clock, say: Callable[[str], None]) -> None:
+    def _show_inspection(self, last: record.Record | None) -> None:
+        metrics.VERIFIED.set(last.at.timestamp() if last else 0)
+        metrics.VERIFY_FINDINGS.clear()
+        for kind, count in (last.findings if last else {}).items():
+            metrics.VERIFY_FINDINGS.labels(kind).set(count)
+
+
+def serve(
+    config: Config, stop: threading.Event, reload: threading.Event, *, clock: Clock, say: Callable[[str], None]
+) -> None:
     """Own the state folder and run the node in it."""
     state = config.node.state
     with lock_folder(state):
         store = open_configured(config, clock)
         try:
-            Node(config, store=store, clock=clock).run(stop, say=say)
+            Node(config, store=store, clock=clock).run(stop, reload, say=say)
         finally:
             store.close()
 

@@ -17,7 +17,7 @@ def command(
         Path | None, typer.Option("--config", "-c", help="TOML file; else the one DICOMGUARD_CONFIG names.")
     ] = None,
 ) -> None:
-    """Run receiver, worker and page until Ctrl-C or SIGTERM.
+    """Run receiver, worker and page until Ctrl-C or SIGTERM; SIGHUP reads the configuration again.
 
     Example: dicomguard serve --config config/dicomguard.toml
     """
@@ -27,4 +27,6 @@ def command(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    node.serve(loaded, stop, clock=clock, say=lambda line: print(line, flush=True))
+    reload = threading.Event()
+    signal.signal(signal.SIGHUP, lambda *_: reload.set())
+    node.serve(loaded, stop, reload, clock=clock, say=lambda line: print(line, flush=True))

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from dicomguard import __version__, config, log
 from dicomguard.clock import SystemClock
+from dicomguard.config import changes
 from dicomguard.core import uid
 from dicomguard.core.completion import Patience
 from dicomguard.core.delivery import Backoff
 from dicomguard.core.peer import Peer
 from dicomguard.deliver.association import Timeouts
-from dicomguard.errors import DicomguardError
+from dicomguard.errors import DicomguardError, Refused
 from dicomguard.flow import commitment, completion, delivery, inspection, retention, retraining, study, sweep
 from dicomguard.flow.analysts import Analysts
 from dicomguard.flow.engine import Engine, lock_state, work_database
@@ -30,8 +31,8 @@ _GRACE_S = 5
 _log = log.get("flow")
 
 
-def run(settings: config.Config, stop: threading.Event) -> None:
-    """Work until `stop` is set."""
+def run(settings: config.Config, stop: threading.Event, reload: threading.Event) -> None:
+    """Work until `stop` is set; read anew how long senders' studies are waited for when `reload` is."""
     clock = SystemClock()
     state = settings.node.state
     store = open_configured(settings, clock)
@@ -57,6 +58,9 @@ def run(settings: config.Config, stop: threading.Event) -> None:
                 inspection.running(store, settings),
             ):
                 while not stop.wait(1.0):
+                    if reload.is_set():
+                        reload.clear()
+                        settings = _reload(beat, settings)
                     beat.tick()
             engine.close(_GRACE_S)
             beat.end()
@@ -115,6 +119,20 @@ def _register(engine: Engine, store: Store, clock: SystemClock, settings: config
     retraining.register(engine, store, settings, clock)
 
 
+def _reload(beat: sweep.Sweep, settings: config.Config) -> config.Config:
+    """The patience of the file as it is now; a file that cannot be used changes nothing."""
+    if settings.file is None:
+        return settings
+    try:
+        now = changes.renewed(settings, config.load(settings.file))
+    except Refused as error:
+        _log.error("configuration.refused", reason=str(error))
+        return settings
+    beat.renew(_times(now))
+    _log.event("configuration.taken", name=changes.changed(settings, now), count=len(now.peers))
+    return now
+
+
 def _times(settings: config.Config) -> sweep.Settings:
     usual = settings.completion
     patience = Patience(
@@ -151,10 +169,14 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    reload = threading.Event()
+    signal.signal(signal.SIGHUP, lambda *_: reload.set())
+    # Children start with it blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     try:
         settings = config.load(arguments.config)
         log.configure(settings.node.log_level)
-        run(settings, stop)
+        run(settings, stop, reload)
     except DicomguardError as error:
         _log.error("worker.ended", reason=str(error))
         _leave(error.exit_status)

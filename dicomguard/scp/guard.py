@@ -5,7 +5,7 @@ Newcomers win over those that stay silent. It counts and decides; what it decide
 """
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -130,11 +130,9 @@ class Guard:
     """
 
     def __init__(self, caps: Caps, peers: Sequence[Peer], tally: Tally | None = None) -> None:
-        self._caps = caps
         self._tally = tally = Tally.alone() if tally is None else tally
-        self._per_s: Callable[[str], float | None] = lru_cache(4096)(
-            lambda address: _connections_per_s(address, peers, caps.connections_per_s)
-        )
+        self._caps = caps
+        self._per_s = _rates(caps, peers)
         self._arrivals = _Arrivals()
         self._lock = threading.Lock()
         self._waiting = _Crowd("waiting", tally, most=caps.waiting, most_per_address=caps.waiting_per_address)
@@ -142,6 +140,11 @@ class Guard:
         self._leaving = _Crowd("leaving", tally, most=caps.waiting, most_per_address=caps.waiting_per_address)
         self._strangers: set[Guarded] = set()
         self._associated: dict[Guarded, str] = {}
+
+    def renew(self, caps: Caps, peers: Sequence[Peer]) -> None:
+        """Other bounds and peers from now on; what is open stays open and is counted as before."""
+        self._caps = caps
+        self._per_s = _rates(caps, peers)
 
     def admits(self, address: str) -> bool:
         """False when a connection from this address would be closed; asked before anything is made for it."""
@@ -219,11 +222,21 @@ class Guard:
             self._strangers.remove(connection)
             self._tally.give(_STRANGERS)
 
+    def by_peer(self) -> Counter[str]:
+        """Associations of this process by configured name."""
+        with self._lock:
+            return Counter(self._associated.values())
+
     @property
     def counts(self) -> tuple[int, int]:
         """Connections without an association, and associations."""
         with self._lock:
             return len(self._waiting) + len(self._leaving) + len(self._strangers), len(self._associated)
+
+
+def _rates(caps: Caps, peers: Sequence[Peer]) -> Callable[[str], float | None]:
+    """By address."""
+    return lru_cache(4096)(lambda address: _connections_per_s(address, peers, caps.connections_per_s))
 
 
 def _connections_per_s(address: str, peers: Sequence[Peer], usual: float) -> float | None:

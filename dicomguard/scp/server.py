@@ -11,6 +11,7 @@ from dicomguard.core import admission
 from dicomguard.core.peer import Peer
 from dicomguard.scp import services
 from dicomguard.scp.association import Association
+from dicomguard.scp.commitment import NOBODY, Settings
 from dicomguard.scp.connection import Connection
 from dicomguard.scp.deadlines import Deadlines
 from dicomguard.scp.guard import Caps, Guard
@@ -19,7 +20,9 @@ from dicomguard.scp.notes import Notes
 from dicomguard.scp.shared import Tally
 from dicomguard.scp.tls import Certificates
 from dicomguard.store.db import Store
+from dicomguard.store.filer import Filer
 from dicomguard.store.intake import Sender
+from dicomguard.store.log_figures import Figures
 
 _LOG = log.get("scp")
 # A burst of connects must not wait for SYN retries, which come after a second; a flood makes bursts of hundreds.
@@ -44,6 +47,7 @@ class Bounds:
     idle_s: float
     # Answer a conflict with 0xB000.
     warn_of_conflict: bool
+    commitment: Settings = NOBODY
 
 
 class Receiver:
@@ -57,7 +61,7 @@ class Receiver:
         self._ae_title = ae_title
         self._peers = tuple(peers)
         self._bounds = bounds
-        self._services = services.table(store, warn_of_conflict=bounds.warn_of_conflict)
+        self._services = services.table(store, warn_of_conflict=bounds.warn_of_conflict, commitment=bounds.commitment)
         self._guard = Guard(bounds.caps, peers, tally)
         self._deadlines = Deadlines(store.clock)
         self._notes = Notes(store)
@@ -86,6 +90,33 @@ class Receiver:
         accepting = threading.Thread(target=self._accept, args=arguments, name="accept", daemon=True)
         accepting.start()
         self._accepting.append(accepting)
+
+    def renew(self, peers: Sequence[Peer], bounds: Bounds) -> None:
+        """Other peers and bounds for all associations that begin from now on."""
+        self._peers, self._bounds = tuple(peers), bounds
+        self._services = services.table(
+            self._store, warn_of_conflict=bounds.warn_of_conflict, commitment=bounds.commitment
+        )
+        self._guard.renew(bounds.caps, peers)
+
+    def figures(self) -> Figures | None:
+        """How it stands; None without a receive log."""
+        filer = self._store.log
+        log, unfiled = filer.standing() if isinstance(filer, Filer) else (None, [])
+        if log is None:
+            return None
+        oldest_s = (self._store.clock.now() - unfiled[0]).total_seconds() if unfiled else 0.0
+        return Figures(
+            slot=log.slot.folder.name,
+            flushes=list(log.flushes.counts),
+            flush_s=log.flushes.seconds,
+            records=log.flushes.records,
+            free_segments=log.free_segments,
+            unfiled=len(unfiled),
+            oldest_s=max(0.0, oldest_s),
+            associations=dict(self._guard.by_peer()),
+            waiting=self._guard.counts[0],
+        )
 
     def close(self, *, patience_s: float) -> None:
         """No new associations; running messages get their answer if it comes in time; the rest is aborted."""

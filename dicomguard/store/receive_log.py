@@ -19,6 +19,7 @@ from dicomguard import log
 from dicomguard.clock import Clock
 from dicomguard.errors import Unavailable
 from dicomguard.store.files import Disk, Piece, unavailable
+from dicomguard.store.log_figures import Flushes
 from dicomguard.store.log_records import HEADER_BYTES, PAGE_BYTES, Logged, pack_header, pages
 from dicomguard.store.log_slots import MARKS, Slot, erase, segment_files
 
@@ -89,6 +90,7 @@ class ReceiveLog:
         self._appended = appended
         self._sequence = 0
         self._failures = 0
+        self.flushes = Flushes()
         self._queue: deque[_Entry] = deque()
         self._leading = False
         self._turn = threading.Lock()
@@ -198,8 +200,10 @@ class ReceiveLog:
                 )
             )
             offset += entry.size_bytes
+        began = self._clock.monotonic()
         self._disk.append(segment.descriptor, pieces, segment.end)
         self._disk.sync_segment(segment.descriptor)
+        self.flushes.note(self._clock.monotonic() - began, len(records))
         with self.changed:
             if segment.end == 0:
                 segment.began_at = self._clock.monotonic()

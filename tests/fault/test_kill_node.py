@@ -199,3 +199,25 @@ def test_an_impossible_configuration_ends_at_once_with_a_sentence(tmp_path: Path
     )  # fmt: skip
     assert done.returncode == 2
     assert f"{config}:" in done.stderr
+
+
+def test_a_changed_configuration_is_taken_over_by_receivers_and_worker(tmp_path: Path) -> None:
+    with peer() as archive, running(tmp_path, archive) as node:
+        text = node.config.read_text()
+        changed = text.replace('ae_title = "TEST"', 'ae_title = "OTHER"').replace("quiet_s = 0.5", "quiet_s = 0.7")
+        node.config.write_text(changed)
+        assert node.process is not None
+        node.process.send_signal(signal.SIGHUP)
+        parts = len([name for name in node.health()["parts"] if name.startswith("receiver")]) + 1
+        until(lambda: len(node.events("configuration.taken")) == parts, 40)
+        assert {(*line["name"],) for line in node.events("configuration.taken")} == {
+            ("completion.quiet_s", "peers.test")
+        }
+        node.config.write_text(changed.replace("threads = 1", "threads = 2"))
+        node.process.send_signal(signal.SIGHUP)
+        until(lambda: len(node.events("configuration.postponed")) == 1, 20)
+        assert node.events("configuration.postponed")[0]["name"] == ["analysis.threads"]
+        node.config.write_text("[nothing]")
+        node.process.send_signal(signal.SIGHUP)
+        until(lambda: len(node.events("configuration.refused")) == 1, 20)
+        assert node.stop() == 0

@@ -1,5 +1,6 @@
-"""What health says of processes that give no sign of life."""
+"""What health and metrics say of the parts of a node."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,8 +9,12 @@ import pytest
 from dicomguard import config
 from dicomguard.clock import FakeClock
 from dicomguard.node import Node
-from dicomguard.store import executors
+from dicomguard.store import executors, log_figures, refusals
 from dicomguard.store.db import open_store
+from dicomguard.store.log_figures import Figures
+from dicomguard.store.verify import record
+from dicomguard.store.verify.findings import Finding, Kind
+from dicomguard.store.verify.inspection import Inspection
 
 
 @pytest.mark.parametrize(("silent_s", "state"), [(5, None), (15, None), (16, "red")])
@@ -26,3 +31,56 @@ def test_trap_15_a_worker_that_waits_for_a_database_in_silence_turns_red(
     parts = node.ready()[1]
     assert parts.get("worker", {}).get("state") == state
     assert parts["receiver"]["state"] == "red"
+
+
+def test_metrics_show_the_figures_of_each_receiver_and_the_last_inspection(tmp_path: Path) -> None:
+    clock = FakeClock(datetime(2026, 11, 24, 8, 0, tzinfo=UTC))
+    store = open_store(tmp_path, "", clock)
+    text = '[peers.ct1]\nae_title = "CT1"\naddresses = ["192.0.2.7"]\n'
+    node = Node(config.parse(text, base=tmp_path, path=None), store=store, clock=clock)
+    one = Figures(
+        slot="0", flushes=[5, 0, 0, 2, 0, 0, 0, 0, 1], flush_s=4.5, records=12, free_segments=3, unfiled=7,
+        oldest_s=1.5, associations={"ct1": 2}, waiting=4,
+    )  # fmt: skip
+    other = replace(one, slot="1", associations={"ct1": 1}, waiting=1)
+    found = Inspection(
+        studies=1, instances=2, hashed=2, unfiled=0, findings=(Finding(kind=Kind.ROW_WITHOUT_FILE, place="store/1"),)
+    )
+    with store.begin() as tx:
+        for process, figures in (("r1", one), ("r2", other)):
+            log_figures.keep(tx, process, figures, until=clock.now() + timedelta(seconds=10))
+        record.keep(tx, found, at=clock.now())
+        reason = "the certificate is not the peer's; add it to key_sha256 if it is right: 00ff"
+        refusals.record(tx, clock.now(), "192.0.2.9", "CT1", "ME", reason)
+    lines = node.scrape().decode().splitlines()
+    assert {
+        'dicomguard_associations_open{peer="ct1"} 3.0',
+        "dicomguard_connections_waiting 5.0",
+        'dicomguard_log_segments_free{receiver="1"} 3.0',
+        'dicomguard_filer_lag_seconds{receiver="0"} 1.5',
+        'dicomguard_log_flush_seconds_bucket{le="0.001",receiver="0"} 5.0',
+        'dicomguard_log_flush_seconds_bucket{le="0.03",receiver="0"} 7.0',
+        'dicomguard_log_flush_seconds_bucket{le="+Inf",receiver="0"} 8.0',
+        'dicomguard_log_flush_seconds_sum{receiver="0"} 4.5',
+        'dicomguard_log_flush_seconds_count{receiver="0"} 8.0',
+        'dicomguard_verify_findings{kind="row_without_file"} 1.0',
+        'dicomguard_associations_refused{reason="the certificate is not the peer\'s"} 1.0',
+    } <= set(lines)
+    ready = node.ready()[1]["store"]
+    assert (ready["state"], ready["findings"]) == ("yellow", {"row_without_file": 1})
+    # A receiver that is gone is not shown.
+    clock.advance(timedelta(seconds=11))
+    assert 'receiver="0"' not in node.scrape().decode()
+
+
+def test_an_inspection_that_does_not_come_turns_its_part_yellow(tmp_path: Path) -> None:
+    clock = FakeClock(datetime(2026, 11, 24, 8, 0, tzinfo=UTC))
+    store = open_store(tmp_path, "", clock)
+    node = Node(config.load(None), store=store, clock=clock)
+    assert node.ready()[1]["store"]["state"] == "green"
+    clean = Inspection(studies=0, instances=0, hashed=0, unfiled=0, findings=())
+    with store.begin() as tx:
+        record.keep(tx, clean, at=clock.now())
+    assert node.ready()[1]["store"]["state"] == "green"
+    clock.advance(timedelta(days=3, hours=1))
+    assert node.ready()[1]["store"]["state"] == "yellow"
