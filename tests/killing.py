@@ -3,10 +3,11 @@
 import contextlib
 import hashlib
 import os
+import selectors
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from sqlalchemy import select
 
 from dicomguard import part10
 from dicomguard.clock import SystemClock
+from dicomguard.config import load
+from dicomguard.scp.shared import Shared
 from dicomguard.store import tables
 from dicomguard.store.db import Store, open_store
 from dicomguard.store.log_slots import settle, unfiled
@@ -116,36 +119,63 @@ def keep_sending(port: int, tally: Tally, *, sender: int, first: int, rng: np.ra
 
 
 class _Node:
-    """Receivers on one state folder, one after the other."""
+    """Receiver processes on one state folder, generation after generation; each is a fork of a zygote of its own."""
 
-    def __init__(self, folder: Path, zygote: Zygote, *, url: str, more: str) -> None:
+    def __init__(self, folder: Path, *, processes: int, url: str, more: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
-        self._state, self._url = folder / "state", url
-        self._zygote = zygote
-        self._log = folder / "log.jsonl"
+        self.processes = processes
+        self._folder, self._state, self._url = folder, folder / "state", url
         self._config = folder / "dicomguard.toml"
+        more += f"[receive]\nprocesses = {processes}\n"
         self._config.write_text(configuration(self.port, more=more, url=url))
-        self._pid = 0
+        # As the supervisor of a node.
+        self._shared = Shared(load(self._config))
+        self._zygotes = [Zygote("receiver", pass_fds=self._shared.descriptors) for _ in range(processes)]
+        self._pids = [0] * processes
 
-    def start(self) -> None:
+    def close(self) -> None:
+        """End the zygotes, and what they started."""
+        for zygote in self._zygotes:
+            zygote.close()
+        self._shared.close()
+
+    def start(self, number: int) -> None:
         """A fork; it may not listen yet."""
-        self._log.unlink(missing_ok=True)
-        self._pid = self._zygote.start({"config": str(self._config), "log": str(self._log)})
+        self._shared.forget(number)
+        self._log(number).unlink(missing_ok=True)
+        self._pids[number] = self._zygotes[number].start(
+            {
+                "config": str(self._config),
+                "log": str(self._log(number)),
+                "inherited": self._shared.argument(number),
+            }
+        )
 
-    def wait_until_open(self) -> None:
-        """It has replayed the log and listens."""
+    def wait_until_open(self, number: int) -> None:
+        """It has replayed what the dead left, and listens."""
         deadline = time.monotonic() + _PATIENCE_S
-        while "receiver.opened" not in self._said():
-            assert not self._zygote.ended(), self._said()[-2000:]
-            assert time.monotonic() < deadline, self._said()[-2000:]
+        while "receiver.opened" not in self._said(number):
+            assert not self._zygotes[number].ended(), self._said(number)[-2000:]
+            assert time.monotonic() < deadline, self._said(number)[-2000:]
             time.sleep(0.004)
 
-    def kill(self) -> None:
-        """As a power cut for the process."""
-        os.kill(self._pid, signal.SIGKILL)
-        assert self._zygote.wait() == -signal.SIGKILL, self._said()[-2000:]
-        assert '.failed"' not in self._said(), self._said()[-2000:]
+    def kill(self, numbers: Iterable[int]) -> None:
+        """As a power cut for these processes; all get their signal before the first is waited for."""
+        for number in numbers:
+            os.kill(self._pids[number], signal.SIGKILL)
+        for number in numbers:
+            assert self._zygotes[number].wait() == -signal.SIGKILL, self._said(number)[-2000:]
+            assert '.failed"' not in self._said(number), self._said(number)[-2000:]
+
+    def kill_all(self) -> None:
+        """The whole generation; who still waited at the port is turned away, as by a machine that has no power."""
+        self.kill(range(self.processes))
+        bound = self._shared._sockets["node"]
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(bound, selectors.EVENT_READ)
+            while waiting.select(0):
+                bound.accept()[0].close()
 
     @contextlib.contextmanager
     def store(self) -> Iterator[Store]:
@@ -154,47 +184,58 @@ class _Node:
         yield store
         store.close()
 
-    def _said(self) -> str:
-        return self._log.read_text() if self._log.exists() else ""
+    def _log(self, number: int) -> Path:
+        return self._folder / f"log{number}.jsonl"
+
+    def _said(self, number: int) -> str:
+        return self._log(number).read_text() if self._log(number).exists() else ""
 
 
 def kill_while_receiving(
-    folder: Path, *, kills: int, senders: int, seed: int, url: str = "", segments: int = 3
+    folder: Path, *, kills: int, senders: int, seed: int, url: str = "", segments: int = 3, processes: int = 1
 ) -> Tally:
     """Start, send from several associations, SIGKILL at a random moment, take what a power cut may take, start, check.
 
     The log is small, so that its segments go round. What it covers has neither a flushed file nor a flushed row: after
-    each kill every such file is removed or cut, and its row goes. Some successors are killed while they replay.
+    each kill every such file is removed or cut, and its row goes. Some successors are killed while they replay. Of
+    several processes now one is killed, which replays while the others receive, now all.
     """
     rng = np.random.default_rng(seed)
     tally = Tally()
     more = f"[storage]\nlow_bytes = 0\nstop_bytes = 0\nlog_segments = {segments}\n"
     more += f"log_segment_bytes = {4 << 20}\nlog_spill_bytes = 400000\n"
-    with contextlib.closing(Zygote("receiver")) as zygote:
-        node = _Node(folder, zygote, url=url, more=more)
-        node.start()
-        node.wait_until_open()
-        for round_number in range(kills):
+    with contextlib.closing(_Node(folder, processes=processes, url=url, more=more)) as node:
+        for number in range(processes):
+            node.start(number)
+            node.wait_until_open(number)
+        first = 0
+        while tally.kills < kills:
             # The UIDs of two campaigns differ, so that their tallies add up.
             names = range(100 * seed, 100 * seed + senders)
-            _send_until_killed(node, tally, senders=names, first=1000 * round_number, rng=rng)
+            one = int(rng.integers(processes)) if processes > 1 and rng.random() < 0.5 else None
+            _send_until_killed(node, tally, senders=names, first=first, one=one, rng=rng)
+            first += 1000
             with node.store() as store:
                 take_unflushed(store, tally, rng)
-            node.start()
-            if rng.random() < _KILLED_STARTS:
-                # While it opens the store or replays, and sometimes a little after.
-                time.sleep(float(rng.uniform(0, 0.15)))
-                node.kill()
-                tally.killed_starts += 1
-                node.start()
-            node.wait_until_open()
+            for number in range(processes):
+                node.start(number)
+                if rng.random() < _KILLED_STARTS:
+                    # While it opens the store or replays, and sometimes a little after.
+                    time.sleep(float(rng.uniform(0, 0.15)))
+                    node.kill([number])
+                    tally.killed_starts += 1
+                    node.start(number)
+                node.wait_until_open(number)
             with node.store() as store:
                 check(store, tally)
-        node.kill()
+        node.kill_all()
     return tally
 
 
-def _send_until_killed(node: _Node, tally: Tally, *, senders: range, first: int, rng: np.random.Generator) -> None:
+def _send_until_killed(
+    node: _Node, tally: Tally, *, senders: range, first: int, one: int | None, rng: np.random.Generator
+) -> None:
+    """`one`: a process that dies, and is back, before all die."""
     threads = [
         threading.Thread(
             target=keep_sending,
@@ -203,20 +244,30 @@ def _send_until_killed(node: _Node, tally: Tally, *, senders: range, first: int,
         )
         for sender in senders
     ]
-    wanted = len(tally.acknowledged) + int(rng.integers(_MOST_ANSWERS))
     for thread in threads:
         thread.start()
-    # By answers, not by the clock: on a slow machine it would strike before the first.
-    deadline = time.monotonic() + _PATIENCE_S
-    while len(tally.acknowledged) < wanted:
-        assert time.monotonic() < deadline, "the senders get no answers"
-        time.sleep(0.001)
-    time.sleep(float(rng.uniform(0, 0.05)))
-    node.kill()
+    if one is not None:
+        _let_pass(tally, threads, rng)
+        node.kill([one])
+        tally.kills += 1
+        node.start(one)
+        node.wait_until_open(one)
+    _let_pass(tally, threads, rng)
+    node.kill_all()
     tally.kills += 1
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive()
+
+
+def _let_pass(tally: Tally, threads: Sequence[threading.Thread], rng: np.random.Generator) -> None:
+    """A random number of answers, and a moment; by the clock alone a slow machine would strike before the first."""
+    wanted = len(tally.acknowledged) + int(rng.integers(_MOST_ANSWERS))
+    deadline = time.monotonic() + _PATIENCE_S
+    while len(tally.acknowledged) < wanted and any(thread.is_alive() for thread in threads):
+        assert time.monotonic() < deadline, "the senders get no answers"
+        time.sleep(0.001)
+    time.sleep(float(rng.uniform(0, 0.05)))
 
 
 def take_unflushed(store: Store, tally: Tally, rng: np.random.Generator) -> None:

@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from tests.conftest import ROOT
 
@@ -13,7 +14,8 @@ from tests.conftest import ROOT
 class Zygote:
     """`tests.fault.zygote` in a process of its own; one fork at a time."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, pass_fds: Sequence[int] = ()) -> None:
+        """`kind`: receiver or worker; its forks inherit the descriptors."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fault.zygote", kind],
             cwd=ROOT,
@@ -22,6 +24,7 @@ class Zygote:
             bufsize=0,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             start_new_session=True,
+            pass_fds=pass_fds,
         )
 
     def start(self, order: dict[str, object]) -> int:

@@ -140,7 +140,8 @@ class Loop:
             "destinations": {name: archive.port for name, archive in self._archives.items()},
             "until_idle": True,
             "in_a_hurry": True,
-            "lease_s": LEASE_S,
+            # Whoever is not meant to lose its work must not, however busy the machine is.
+            "lease_s": LEASE_S if self._stage == "work" else 60.0,
             # The association of a receiver that was stopped is open for another ten seconds.
             "hold_s": 0.5,
         }

@@ -1,8 +1,9 @@
 """Receivers and workers by the hundred: everything is imported once, and each run is a fork of that.
 
 `python -m tests.fault.zygote receiver|worker` reads one JSON order a line. It answers with the process id of the fork,
-and at its end with the exit status (minus the signal that ended it). An order names the configuration of a receiver or
-the `Plan` of a worker, and where the log goes; with a trace, also the effect to stop at.
+and at its end with the exit status (minus the signal that ended it). An order says where the log goes, and names the
+configuration of a receiver, with what it inherits as one of several, or the `Plan` of a worker; with a trace, also the
+effect to stop at.
 """
 
 import json
@@ -27,8 +28,13 @@ def receiver() -> Run:
     slim.bar_decoders()
     from dicomguard import config
     from dicomguard.scp import process
+    from dicomguard.scp.shared import Inherited
 
-    return lambda order: process.run(config.load(Path(order["config"])))
+    def run(order: dict[str, Any]) -> int:
+        inherited = Inherited.of_text(order["inherited"]) if "inherited" in order else None
+        return process.run(config.load(Path(order["config"])), inherited)
+
+    return run
 
 
 def worker() -> Run:

@@ -1,6 +1,6 @@
 """Two thousand SIGKILLs in parts of a hundred: nothing that was acknowledged is missing or torn.
 
-Each part has its seed and its own state folder, so `-k "4 or 5"` repeats two of them; the total so far is printed.
+Each part has its seed and its own state folder, so `-k "3004 or 3005"` repeats two; the total so far is printed.
 """
 
 from pathlib import Path
@@ -14,9 +14,11 @@ KILLS = 100
 TOTAL = Tally()
 
 
-def part(folder: Path, *, seed: int, url: str = "", segments: int = 3) -> Tally:
+def part(folder: Path, *, seed: int, url: str = "", segments: int = 3, processes: int = 1) -> Tally:
     """Its figures, printed with those of all parts of this run."""
-    tally = kill_while_receiving(folder, kills=KILLS, senders=4, seed=seed, url=url, segments=segments)
+    tally = kill_while_receiving(
+        folder, kills=KILLS, senders=4, seed=seed, url=url, segments=segments, processes=processes
+    )
     TOTAL.add(tally)
     print(f"{tally}\nin all {TOTAL}", flush=True)
     assert len(tally.acknowledged) >= 3 * KILLS
@@ -24,16 +26,21 @@ def part(folder: Path, *, seed: int, url: str = "", segments: int = 3) -> Tally:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(3000, 3016))
+@pytest.mark.parametrize("seed", range(3000, 3008))
 def test_a_hundred_kills_on_sqlite(tmp_path: Path, seed: int) -> None:
-    tally = part(tmp_path, seed=seed)
-    assert tally.wiped > 0
+    assert part(tmp_path, seed=seed).wiped > 0
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(3016, 3019))
-def test_a_hundred_kills_on_postgresql(tmp_path: Path, postgres_server: Postgres, seed: int) -> None:
-    part(tmp_path, seed=seed, url=postgres_server.create(f"kills-{seed}"))
+@pytest.mark.parametrize("seed", range(3008, 3016))
+def test_a_hundred_kills_of_two_processes(tmp_path: Path, seed: int) -> None:
+    assert part(tmp_path, seed=seed, processes=2).wiped > 0
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("seed", "processes"), [(3016, 1), (3017, 1), (3018, 2)])
+def test_a_hundred_kills_on_postgresql(tmp_path: Path, postgres_server: Postgres, seed: int, processes: int) -> None:
+    part(tmp_path, seed=seed, url=postgres_server.create(f"kills-{seed}"), processes=processes)
 
 
 @pytest.mark.timeout(1800)
