@@ -11,7 +11,7 @@ from dicomguard.core import admission, uid
 from dicomguard.core.admission import Reject, Request
 from dicomguard.core.delivery import classify
 from dicomguard.core.peer import Peer
-from dicomguard.dimse import ae, contexts, status
+from dicomguard.dimse import ae, commitment, contexts, status
 from dicomguard.sr import build, codes, report, segmentation
 
 _ANSWERS = (
@@ -21,7 +21,7 @@ _ANSWERS = (
     (status.CANNOT_UNDERSTAND, "it cannot be parsed, and quarantine is full"),
     (status.PROCESSING_FAILURE, "a fault of ours; the message alone fails"),
     (status.CLASS_NOT_SUPPORTED, "another SOP class than that of its presentation context"),
-    (status.UNRECOGNISED_OPERATION, "another operation than C-STORE and C-ECHO"),
+    (status.UNRECOGNISED_OPERATION, "another operation than C-STORE, C-ECHO and storage commitment"),
 )
 
 
@@ -52,6 +52,11 @@ def document() -> str:
         first_retry_s=f"{delivery.first_retry_s:g}",
         longest_retry_s=f"{delivery.longest_retry_s:g}",
         give_up_days=f"{delivery.give_up_s / 86400:g}",
+        linger_s=f"{delivery.commitment_linger_s:g}",
+        deadline_h=f"{delivery.commitment_deadline_s / 3600:g}",
+        commitment=contexts.STORAGE_COMMITMENT,
+        commitment_instance=commitment.SOP_INSTANCE,
+        most_references=commitment.MOST_REFERENCES,
         sr_number=build.SR_SERIES_NUMBER,
         seg_number=build.SEG_SERIES_NUMBER,
         received=_table(

@@ -42,7 +42,7 @@ def list_(
     settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
 ) -> None:
-    """Show revisions in work or failed, then deliveries that wait or were refused."""
+    """Show revisions in work or failed, deliveries that wait or were refused, failed commitments."""
     with _client(settings) as client:
         rows = client.queue()
     if as_json:
@@ -51,7 +51,8 @@ def list_(
         return
     table = Table("study", "what", "state", "attempts", "next", "why", box=box.SIMPLE)
     for row in rows:
-        what = f"report {row.revision}" + (f" to {row.destination}" if row.destination else "")
+        role = "kept by" if row.kind == "commitment" else "to"
+        what = f"report {row.revision}" + (f" {role} {row.destination}" if row.destination else "")
         following = f"{row.next_at:%Y-%m-%d %H:%M:%S} UTC" if row.next_at else ""
         table.add_row(row.study_key, what, row.state, str(row.attempts), following, row.message)
     Console().print(table if rows else "Nothing waits.")

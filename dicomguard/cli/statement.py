@@ -10,13 +10,15 @@ a test fails when they differ. Research use only, not for diagnosis.
 
 dicomguard is one application entity. It receives composite objects (Storage SCP), answers C-ECHO (Verification SCP),
 and sends a structured report and segmentations of the studies it judged (Storage SCU). It can be told to verify a
-connection (Verification SCU). It offers no Query/Retrieve, no Storage Commitment, no Modality Worklist, no media.
+connection (Verification SCU). It asks for storage commitment of what it sent, and gives it for what it received
+(Storage Commitment Push Model). It offers no Query/Retrieve, no Modality Worklist, no media.
 
 | service | SCU | SCP |
 | --- | --- | --- |
 | Verification | yes | yes |
 | Storage | yes (results; any file with `dicomguard send`) | yes |
-| Query/Retrieve, Storage Commitment, Worklist, MPPS, Print | no | no |
+| Storage Commitment Push Model | yes (`commitment = true` of a destination) | yes |
+| Query/Retrieve, Worklist, MPPS, Print | no | no |
 
 ## 2. Networking
 
@@ -24,7 +26,8 @@ connection (Verification SCU). It offers no Query/Retrieve, no Storage Commitmen
 
 A peer associates and sends the instances of a study. When the study has been quiet for `completion.quiet_s` it is
 judged, and the results are sent to the destinations that the routes of the configuration name, each in an association
-of our own. Nothing is sent on the association that brought the images.
+of our own. Nothing is sent on the association that brought the images. Where it is switched on, a destination is then
+asked for storage commitment, and reports on the same association or on a new one to our port.
 
 ### 2.2 Association policies
 
@@ -41,7 +44,7 @@ of our own. Nothing is sent on the association that brought the images.
 | largest PDU proposed as requestor | {sent_pdu} bytes |
 | silence after which an association is aborted | {idle_s} s (default) |
 | connecting as requestor; an answer to C-STORE | {connect_s} s; {answer_s} s (defaults) |
-| SCP/SCU role selection | answered after PS3.7 D.3.3.4; our role is SCP as acceptor and SCU as requestor |
+| SCP/SCU role selection | answered after PS3.7 D.3.3.4; SCP as acceptor, SCU as requestor; both for storage commitment |
 | user identity, extended negotiation | ignored |
 
 **Who may associate.** Only a peer of the configuration, by calling AE title and address together, with our AE title
@@ -96,6 +99,44 @@ others.
 {understood}
 
 Other words of the ranges A7xx, A9xx, Bxxx and Cxxx are taken as their range says (PS3.4 Table B.2-1).
+
+### 2.5 Storage Commitment Push Model
+
+SOP class `{commitment}`, well-known instance `{commitment_instance}`, in Explicit and Implicit VR Little Endian.
+
+**As SCU.** After a delivery to a destination with `commitment = true` one N-ACTION (Action Type 1) names all objects
+that it took, under a new Transaction UID (`2.25.`). The association stays open for {linger_s} s (default); a report
+is also taken on an association that the destination opens to our port as a peer, with or without role selection. An
+object is asked about until it is committed:
+
+| Failure Reason | what follows |
+| --- | --- |
+| 0112 no such object instance | sent again once, then asked again; the second time a person has to look |
+| 0213 resource limitation, or not named in the report | asked again after {longest_retry_s} s (default) |
+| any other | a person has to look |
+| no report within {deadline_h} h (default) | asked again, under a new Transaction UID |
+
+After {give_up_days} days it is given up and shown. Images and results of the study are kept as long as anything is
+not committed. A report under a Transaction UID that is not open is answered with 0110.
+
+**As SCP.** The N-ACTION (at most {most_references} instances) is answered with Success once the request is on stable
+storage. The N-EVENT-REPORT follows on an association of our own, with us in the role of SCP, to the destination whose
+AE title is the calling AE title; it is tried again for {give_up_days} days (defaults). An instance is committed when
+its file is here and has the hash that was taken when it came. It is kept for as long as `[storage]` says, and no
+longer: this node is no archive.
+
+| status of the N-ACTION | when |
+| --- | --- |
+| 0000 | the request is kept |
+| 0110 | an unreadable or empty list; a Transaction UID used for other instances; no destination has the AE title |
+| 0112, 0118, 0123, 0115 | another instance, class or action type; no dataset |
+| 0213 | the database is away |
+
+| Failure Reason in the report | when |
+| --- | --- |
+| 0110 | only quarantined |
+| 0112 | not here, deleted, or not whole any more |
+| 0119 | here under another SOP class |
 
 ## 3. Objects that are made
 

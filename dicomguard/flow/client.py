@@ -6,10 +6,11 @@ from typing import Literal
 
 from dicomguard.clock import Clock, SystemClock
 from dicomguard.config import Config
+from dicomguard.core import commitment
 from dicomguard.core.delivery import retry
 from dicomguard.errors import Refused
-from dicomguard.flow.states import BEFORE_DELIVERY, CANCELLED, FAILED, OPENED
-from dicomguard.store import audit, deliveries, runs, studies, worklist
+from dicomguard.flow.states import BEFORE_DELIVERY, CANCELLED, DELIVERING, DONE, FAILED, OPENED
+from dicomguard.store import audit, commitments, deliveries, runs, studies, worklist
 from dicomguard.store.db import Store, open_configured
 
 
@@ -19,8 +20,8 @@ class QueueRow:
 
     study_key: str
     revision: int
-    kind: Literal["study", "delivery"]
-    # State of the revision, or of the delivery.
+    kind: Literal["study", "delivery", "commitment"]
+    # State of the revision, of the delivery, or of its commitment.
     state: str
     # Name of the destination; "" for a study.
     destination: str
@@ -78,6 +79,11 @@ class Client:
                 renewed = retry(delivery, now=self._clock.now())
                 if renewed != delivery:
                     deliveries.save(tx, renewed)
+                    studies.advance(tx, study_key, delivery.revision, DELIVERING, from_=(DONE,))
+                    again += 1
+            for value in commitments.of_study(tx, study_key):
+                if value.state is commitment.State.FAILED:
+                    commitments.save(tx, commitment.renew(value, now=self._clock.now()))
                     again += 1
             if not again:
                 raise Refused(f"Nothing of study {study_key} has failed or was cancelled. To judge it again, force it.")
@@ -90,7 +96,7 @@ class Client:
             return runs.ask(tx, f"by-hand-{now:%Y%m%dT%H%M%SZ}", by=by, now=now).key
 
     def queue(self) -> list[QueueRow]:
-        """Revisions in work or failed, then deliveries that wait or were refused; the oldest first.
+        """Revisions in work or failed, deliveries that wait or were refused, commitments that failed; the oldest first.
 
         What a later revision has overtaken waits for nobody.
         """
@@ -123,6 +129,19 @@ class Client:
                         attempts=delivery.attempt,
                         next_at=delivery.next_at,
                         message=delivery.comment,
+                    )
+                )
+            for value in commitments.failed(tx):
+                rows.append(
+                    QueueRow(
+                        study_key=value.study_key,
+                        revision=value.revision,
+                        kind="commitment",
+                        state=value.state.value,
+                        destination=value.destination,
+                        attempts=value.attempt,
+                        next_at=None,
+                        message=value.comment,
                     )
                 )
         return rows

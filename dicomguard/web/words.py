@@ -1,5 +1,6 @@
 """Short words of the page itself: states, labels, figures. What is said of a study comes from `core.wording`."""
 
+from dicomguard.core.commitment import State as Commitment
 from dicomguard.core.delivery import State
 
 # State of a study in the worklist → its word and a mark that does not need colour.
@@ -28,6 +29,14 @@ DELIVERIES = {
     State.WARNED: "Sent, with a warning",
     State.SKIPPED: "Skipped",
     State.REFUSED: "Refused",
+}
+# What a destination vouches for.
+COMMITMENTS = {
+    Commitment.DUE: "to be asked to keep it",
+    Commitment.ASKED: "asked to keep it",
+    Commitment.ANSWERED: "not committed yet",
+    Commitment.COMMITTED: "committed",
+    Commitment.FAILED: "not committed",
 }
 RESULTS = {
     "SR": "Structured report (DICOM SR)",

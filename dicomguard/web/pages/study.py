@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
@@ -9,13 +10,14 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from dicomguard.core import wording
+from dicomguard.core.commitment import Commitment
 from dicomguard.core.delivery import Delivery, State
 from dicomguard.core.result import ResultObject
 from dicomguard.core.study import Manifest, StudyRevision
 from dicomguard.core.verdict import Verdict
 from dicomguard.core.wording import Texts
 from dicomguard.errors import Broken
-from dicomguard.store import deliveries, results, studies
+from dicomguard.store import commitments, deliveries, results, studies
 from dicomguard.store.db import Store, Tx
 from dicomguard.store.studies import StudyRow
 from dicomguard.web import live, slices, words
@@ -44,6 +46,8 @@ class Study:
     answer: Answer | None
     results: tuple[ResultObject, ...]
     deliveries: tuple[Delivery, ...]
+    # By destination, of the revision shown.
+    commitments: Mapping[str, Commitment]
 
     @property
     def number(self) -> int:
@@ -92,6 +96,7 @@ def find(request: Request, site: Site) -> Study:
             answer=answer,
             results=tuple(results.of_revision(tx, key, shown)),
             deliveries=tuple(deliveries.of_revision(tx, key, shown)),
+            commitments={one.destination: one for one in commitments.of_study(tx, key) if one.revision == shown},
         )
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from dicomguard.clock import FakeClock
+from dicomguard.core.commitment import Commitment
+from dicomguard.core.commitment import State as Committed
 from dicomguard.core.completion import Patience
 from dicomguard.core.delivery import Answer, Backoff, Delivery, Event, Item, record
 from dicomguard.errors import Refused
 from dicomguard.flow import completion
 from dicomguard.flow.client import Client
-from dicomguard.store import associations, audit, deliveries, runs, studies, worklist
+from dicomguard.store import associations, audit, commitments, deliveries, runs, studies, worklist
 from dicomguard.store.db import Store, open_store
 from dicomguard.store.intake import Sender, begin_association, end_association, open_instance
 from tests.fault.world import send_study
@@ -112,8 +114,17 @@ def test_retry_starts_refused_deliveries_again(store: Store, clock: FakeClock, t
     client = Client(store, clock)
     listed = [(row.destination, row.state) for row in client.queue() if row.kind == "delivery"]
     assert sorted(listed) == [("other", "waiting"), ("pacs", "refused")]
+    refused = Commitment(
+        study_key=key, revision=1, destination="pacs", parts=(), state=Committed.FAILED, planned_at=clock.now(),
+        next_at=None,
+    )  # fmt: skip
+    with store.begin() as tx:
+        commitments.save(tx, refused)
+        studies.advance(tx, key, 1, "done", from_=("opened",))
     client.retry(key, "anna")
     with store.read() as tx:
+        assert [one.next_at for one in commitments.of_study(tx, key)] == [clock.now()]
+        assert studies.state(tx, key, 1) == "delivering"
         again = deliveries.get(tx, key, 1, "pacs")
     assert again is not None
     assert [item.state.value for item in again.items] == ["sent", "waiting"]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from dicomguard.core.commitment import Commitment, State
 from dicomguard.core.delivery import Delivery, Item
 from dicomguard.core.verdict import Category
-from dicomguard.store import audit, deliveries, studies
+from dicomguard.store import audit, commitments, deliveries, studies
 from dicomguard.web import live
 from tests import web_cases
 from tests.unit.web.conftest import Page
@@ -129,11 +130,20 @@ def test_deliveries_show_each_destination_and_object(page: Page, tmp_path: Path)
         next_at=now + timedelta(minutes=5),
         comment="SR waiting: connection refused",
     )
+    commitment = Commitment(
+        study_key=key, revision=1, destination="pacs", parts=(), state=State.FAILED, planned_at=now, next_at=None,
+        comment="not committed: 1 × class and instance do not fit",
+    )  # fmt: skip
     with page.store.begin() as tx:
         deliveries.plan(tx, [way])
+        commitments.save(tx, commitment)
+    queue = page.get("/queue").text
+    assert "Storage commitment of pacs" in queue
+    assert "Not committed" in queue
     text = page.get(f"/studies/{key}").text
     assert "pacs" in text
     assert "SR waiting: connection refused" in text
+    assert "not committed: 1 × class and instance do not fit" in text
     assert "24 Nov 2026 10:05" in text
     assert f'data-live="/studies/{key}/live"' in text
 
