@@ -36,7 +36,7 @@ test-browser: system
 	$(PYTHON) -m pytest tests/browser
 
 test-long: system
-	$(PYTHON) -m pytest -m "long" --timeout 7200
+	$(PYTHON) -m pytest -m "long" -v -s --timeout 7200 --durations=40
 
 lint: install
 	.venv/bin/ruff format --check .
