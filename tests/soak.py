@@ -124,7 +124,7 @@ class Load:
             kinds = (self._store, self._store, self._store, self._echo, self._repeat, self._abort, self._refused)
             kind = kinds[int(rng.integers(len(kinds)))] if number or turn % 5 else self._requestor
             try:
-                kind(title, f"{ROOT}.{9000 + number}.{turn}", rng)
+                kind(title, f"{ROOT}.{9000 + number}.{self.seed}.{turn}", rng)
             except (AssertionError, OSError) as error:
                 self.failures.append(f"{kind.__name__}: {type(error).__name__} {error}")
             self._note(kind.__name__.strip("_"))
@@ -194,7 +194,7 @@ def _dataset(study: str, sop: str, sop_class: str, size: int, rng: np.random.Gen
 
 
 def soak(load: Load, *, seconds: float) -> list[Sample]:
-    """The curve, printed as it grows."""
+    """The curve, printed as it grows; the callers have stopped at its end."""
     began = time.monotonic()
     samples: list[Sample] = []
     load.start()
