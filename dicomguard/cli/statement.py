@@ -44,7 +44,7 @@ asked for storage commitment, and reports on the same association or on a new on
 | largest PDU proposed as requestor | {sent_pdu} bytes |
 | silence after which an association is aborted | {idle_s} s (default) |
 | connecting as requestor; an answer to C-STORE | {connect_s} s; {answer_s} s (defaults) |
-| SCP/SCU role selection | answered after PS3.7 D.3.3.4; SCP as acceptor, SCU as requestor; both for storage commitment |
+| SCP/SCU role selection | PS3.7 D.3.3.4: SCP as acceptor, SCU as requestor; both for storage commitment |
 | user identity, extended negotiation | ignored |
 
 **Who may associate.** Only a peer of the configuration, by calling AE title and address together, with our AE title

@@ -41,7 +41,7 @@ from dicomguard.flow.states import (
     WITHDRAWN,
 )
 from dicomguard.sr import build as sr_build
-from dicomguard.store import deliveries, models, results, studies
+from dicomguard.store import deliveries, jobs, models, results, studies
 from dicomguard.store.db import Store, Tx
 from dicomguard.store.files import write_durably
 
@@ -179,9 +179,11 @@ class StudyWork:
             predecessor = kept.predecessor(tx, study_key, number)
         if row is None:
             folder = self._jobs(study_key, number) / secrets.token_hex(6)
-            verdict, mask_bytes = self._judge(study_key, number, manifest, predecessor, folder, poisoned=poisoned)
-            self._keep_verdict(study_key, number, verdict, mask_bytes)
-            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                verdict, mask_bytes = self._judge(study_key, number, manifest, predecessor, folder, poisoned=poisoned)
+                self._keep_verdict(study_key, number, verdict, mask_bytes)
+            finally:
+                jobs.remove_run(self._store, folder)
         with self._store.read() as tx:
             row = kept.present(studies.kept_verdict(tx, study_key, number), "verdict")
         _log.event("study.judged", study=study_key, revision=number, category=row.category, score=row.score)

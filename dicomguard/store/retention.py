@@ -18,7 +18,7 @@ from sqlalchemy import Row, and_, func, or_, select
 from dicomguard.core.canon import Json
 from dicomguard.core.commitment import State
 from dicomguard.core.retention import Candidate, Expiry, Policy, Removal, kept_because, plan
-from dicomguard.store import audit, counters, ephemeral, leases
+from dicomguard.store import audit, counters, ephemeral, jobs, leases
 from dicomguard.store.db import Store, Tx
 from dicomguard.store.files import unavailable
 from dicomguard.store.tables import (
@@ -124,6 +124,7 @@ def run(
         images, size = _expire_quarantined(store, before=now - policy.images)
         done = replace(done, images=done.images + images, bytes=done.bytes + size)
     finish(store)
+    jobs.remove_stale(store)
     return done
 
 
