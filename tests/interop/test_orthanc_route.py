@@ -10,6 +10,9 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from dicomguard.clock import SystemClock
+from dicomguard.store import commitments
+from dicomguard.store.db import Store, open_store
 from tests.peers import Orthanc, end, free_port, listens, orthanc, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +42,7 @@ addresses = ["127.0.0.1"]
 ae_title = "ORTHANC"
 host = "127.0.0.1"
 port = {peer.port}
+commitment = true
 [[routes]]
 name = "return to sender"
 to = ["sender"]
@@ -68,7 +72,7 @@ def held(peer: Orthanc, modality: str) -> list[pydicom.FileDataset]:
 
 
 @pytest.mark.timeout(400)
-def test_orthanc_holds_report_and_regions_in_the_senders_study(routed: Orthanc) -> None:
+def test_orthanc_holds_report_and_regions_in_the_senders_study(routed: Orthanc, tmp_path: Path) -> None:
     files = sorted((SCANS / "3-tumor-added").glob("*.dcm"))
     for path in files:
         routed.post("/instances", path.read_bytes())
@@ -92,3 +96,20 @@ def test_orthanc_holds_report_and_regions_in_the_senders_study(routed: Orthanc) 
     wait_for(lambda: routed.get(f"/studies/{study}")["IsStable"], seconds=30, what="a stable study")
     assert len(routed.instances("SR")) == 1
     assert len(routed.instances("SEG")) == 1
+    # It vouches for what it was sent, and is told that its own images are kept.
+    store = open_store(tmp_path / "var", "", SystemClock())
+    try:
+        wait_for(lambda: commitment_states(store) == {"committed"}, seconds=60, what="Orthanc's commitment")
+    finally:
+        store.close()
+    images = [
+        [str(sent.SOPClassUID), str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)] for path in files
+    ]
+    asked = routed.post("/modalities/dicomguard/storage-commitment", {"DicomInstances": images})["Path"]
+    wait_for(lambda: routed.get(asked)["Status"] != "Pending", seconds=60, what="the node's commitment")
+    assert routed.get(asked)["Status"] == "Success"
+
+
+def commitment_states(store: Store) -> set[str]:
+    with store.read() as tx:
+        return {state for _, state in commitments.count_by_state(tx)}
