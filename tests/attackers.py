@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.fuzz import wire
 from tests.instances import MR, ROOT, part10_bytes
@@ -166,6 +167,12 @@ class Running:
     process: subprocess.Popen[str]
     # What the attackers counted, once it is over.
     counts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of a processor that the attackers have taken so far; their victim lacks these, too."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager

@@ -18,8 +18,10 @@ def rounds(port: int, tls_port: int, *, called: str, attack: Attack) -> tuple[li
     for number in range(_ROUNDS):
         quiet.append(good_peers(port, seconds=_ROUND_S, run=2 * number, called=called))
         with attacked(port, tls_port, attack) as running:
+            before_s = running.cpu_s
             harassed.append(good_peers(port, seconds=_ROUND_S, run=2 * number + 1, called=called))
-        print(f"  {running.counts}")
+            taken = (running.cpu_s - before_s) / _ROUND_S
+        print(f"  attackers took {taken:.2f} of a processor: {running.counts}")
     return quiet, harassed
 
 
