@@ -8,6 +8,7 @@ Knows no network, no database, no torch.
 import gc
 import hashlib
 import io
+import itertools
 import mmap
 import os
 import re
@@ -22,9 +23,10 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import JPEGExtended12Bit
+from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from dicomguard import child, part10
+from dicomguard.analyze import signature
 from dicomguard.errors import Refused
 
 Plane: TypeAlias = NDArray[np.float32]
@@ -35,6 +37,9 @@ MAX_FRAMES = 4096
 # Rec. 601 luma, as PS3.3 C.7.6.3.1.2 has it for YBR_FULL.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _PREVIEW_PERCENTILES = (0.5, 99.5)
+_MOST_CREATORS = 64
+# Syntaxes that lose something, or may.
+_LOSSY_SYNTAXES = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000})
 # Start of scan with one component: marker, length 8, count 1, selector and tables; then first, last, approximation.
 _SCAN_OF_ONE = re.compile(rb"(\xff\xda\x00\x08\x01..)...", re.DOTALL)
 
@@ -50,6 +55,10 @@ class Frame:
     # Smallest and largest stored value before anything was done to them; None for colour.
     stored_range: tuple[int, int] | None
     colour: bool
+    # Slope and intercept that made modality units of stored values; None for colour.
+    rescale: tuple[float, float] | None = None
+    # Share of the pixels that are padding; None where no padding is declared.
+    padded: float | None = None
 
 
 class Decoder:
@@ -58,13 +67,21 @@ class Decoder:
     def __init__(self) -> None:
         self._path = ""
         self._dataset = pydicom.Dataset()
+        self._facts: dict[str, Any] = {}
+
+    def facts(self, path: str) -> dict[str, Any]:
+        """Of a file, once: a signature covers all frames."""
+        dataset = self.dataset(path)
+        if not self._facts:
+            self._facts = facts(dataset)
+        return self._facts
 
     def dataset(self, path: str) -> pydicom.Dataset:
         """The parsed file."""
         if path != self._path:
             self._dataset = pydicom.Dataset()
             gc.collect()
-            self._dataset, self._path = _repaired(pydicom.dcmread(path)), path
+            self._dataset, self._path, self._facts = _repaired(pydicom.dcmread(path)), path, {}
         return self._dataset
 
     def frame(self, path: str, number: int | None) -> Frame:
@@ -91,7 +108,14 @@ class Decoder:
         if stored.ndim != 2:
             raise Refused(f"Pixel Data has {stored.ndim} dimensions, not rows and columns. Send the instance again.")
         extent = (int(stored.min()), int(stored.max()))
-        return Frame(pixels=_modality_units(stored, dataset, index), sha256=sha256, stored_range=extent, colour=False)
+        return Frame(
+            pixels=_modality_units(stored, dataset, index),
+            sha256=sha256,
+            stored_range=extent,
+            colour=False,
+            rescale=_rescale(dataset, index),
+            padded=_padded(stored, dataset),
+        )
 
 
 def _repaired(dataset: pydicom.Dataset) -> pydicom.Dataset:
@@ -130,13 +154,26 @@ def _modality_units(stored: NDArray[Any], dataset: pydicom.Dataset, index: int) 
     return (values * np.float64(slope) + np.float64(intercept)).astype(np.float32)
 
 
-def _without_padding(values: NDArray[np.int64], dataset: pydicom.Dataset) -> NDArray[np.int64]:
+def _padding(dataset: pydicom.Dataset) -> tuple[int, int] | None:
+    """Smallest and largest value that mean padding (PS3.3 C.7.5.1.1.2); None when there is none."""
     padding = dataset.get("PixelPaddingValue")
     if padding is None:
-        return values
+        return None
     limit = dataset.get("PixelPaddingRangeLimit")
     low, high = sorted((int(padding), int(padding if limit is None else limit)))
-    outside = (values >= low) & (values <= high)
+    return low, high
+
+
+def _padded(stored: NDArray[Any], dataset: pydicom.Dataset) -> float | None:
+    declared = _padding(dataset)
+    return None if declared is None else float(((stored >= declared[0]) & (stored <= declared[1])).mean())
+
+
+def _without_padding(values: NDArray[np.int64], dataset: pydicom.Dataset) -> NDArray[np.int64]:
+    declared = _padding(dataset)
+    if declared is None:
+        return values
+    outside = (values >= declared[0]) & (values <= declared[1])
     if not outside.any() or outside.all():
         return values
     # Darkest real value, so that padding is air and no edge of its own kind.
@@ -176,10 +213,27 @@ def facts(dataset: pydicom.Dataset) -> dict[str, Any]:
         "derived": _text(dataset, "ImageType").upper().startswith("DERIVED") or "DerivationDescription" in dataset,
         "contributing_equipment": "ContributingEquipmentSequence" in dataset,
         "acquisition_time": _text(dataset, "AcquisitionTime"),
+        "created": _text(dataset, "InstanceCreationDate") + _text(dataset, "InstanceCreationTime"),
+        "instance_creator": _text(dataset, "InstanceCreatorUID"),
+        "implementation": " ".join(
+            _text(dataset.file_meta, keyword) for keyword in ("ImplementationClassUID", "ImplementationVersionName")
+        ),
+        "transfer_syntax": dataset.file_meta.TransferSyntaxUID,
+        "lossy_syntax": dataset.file_meta.TransferSyntaxUID in _LOSSY_SYNTAXES,
+        "orientation": _text(dataset, "ImageOrientationPatient"),
+        "private_creators": _private_creators(dataset),
+        "signatures": signature.check(dataset),
         "bits_stored": int(dataset.get("BitsStored") or 0),
         "smallest": _number(dataset, "SmallestImagePixelValue"),
         "largest": _number(dataset, "LargestImagePixelValue"),
     }
+
+
+def _private_creators(dataset: pydicom.Dataset) -> list[str]:
+    """Who reserved private blocks in the dataset itself (PS3.5 7.8.1)."""
+    # Iterating over the dataset would decode every element.
+    values = (dataset[tag].value for tag in dataset.keys() if tag.is_private_creator)  # noqa: SIM118
+    return sorted(str(value) for value in itertools.islice(values, _MOST_CREATORS) if isinstance(value, str))
 
 
 def _text(dataset: pydicom.Dataset, keyword: str) -> str:
@@ -247,7 +301,12 @@ def _answer(decoder: Decoder, request: dict[str, Any], shared: mmap.mmap) -> dic
         reply["bytes"] = len(data)
     else:
         data = np.ascontiguousarray(frame.pixels, dtype="<f4").tobytes()
-        reply["facts"] = {**facts(decoder.dataset(path)), "stored_range": frame.stored_range}
+        reply["facts"] = {
+            **decoder.facts(path),
+            "stored_range": frame.stored_range,
+            "rescale": frame.rescale,
+            "padded": frame.padded,
+        }
         reply["bytes"] = len(data)
     shared.seek(0)
     shared.write(data)

@@ -26,6 +26,8 @@ class Stack:
     # Reason per place that was not judged.
     skipped: dict[int, str]
     hashes: dict[int, str]
+    # Evidence in its pixels.
+    seen: tuple[evidence.Found, ...] = ()
     judged: JudgedStack | None = None
     # Why the stack is unlike those of the training; the manifest knows only headers.
     outside: tuple[str, ...] = ()

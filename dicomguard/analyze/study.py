@@ -95,10 +95,11 @@ def examine(
                 continue
             stack.places.append(place)
             stack.hashes[place] = decoded.sha256
-            stack.facts.append(_facts(plan, item, decoded))
+            stack.facts.append(facts_of(plan, item, decoded))
             planes.append(decoded.pixels)
         _drop_odd(stack, planes)
         if planes:
+            stack.seen = evidence.inspect(stack.facts, planes)
             stack.judged = _judged(judge, plan, stack.places, planes)
             stack.outside = domain.outside(planes, plan, smoothing=stack.judged.smoothing)
         done += len(stack.places)
@@ -156,7 +157,7 @@ def _verify(root: Path, item: SliceFile, checked: set[str]) -> None:
     checked.add(item.path)
 
 
-def _facts(plan: SeriesPlan, item: SliceFile, decoded: Slice) -> evidence.Facts:
+def facts_of(plan: SeriesPlan, item: SliceFile, decoded: Slice) -> evidence.Facts:
     return evidence.Facts(
         series=plan.series_instance_uid,
         sop_instance_uid=item.sop_instance_uid,
@@ -227,7 +228,9 @@ def _answer(
             head_area_share=_head_share(stacks),
             outside=any(stack.outside for stack in stacks),
         ),
-        evidence=evidence.gather([stack.facts for stack in stacks if stack.facts]),
+        evidence=evidence.gather(
+            [stack.facts for stack in stacks if stack.facts], [item for stack in stacks for item in stack.seen]
+        ),
         conflicts=_conflict_reports(manifest, Path(job.files_root)),
         masks=None if data is None else Masks(file=MASKS_FILE, sha256=hashlib.sha256(data).hexdigest()),
     )

@@ -55,11 +55,52 @@ FILES = {
     "noise_step": "The noise of {slices} differs by {percent:.0f} % from that of the neighbours.",
     "sharpness_differs": "The sharpness of {slices} differs from the rest of the series.",
     "background_blank": "The background of {slices} carries no noise, unlike the rest of the series.",
+    "background_repeats": "Pieces of the background noise of {slices} occur twice, which noise never does.",
     "header_changes": "The attribute {attribute} changes inside the series at {slices}.",
+    "writer_differs": "{Slices} were written by another program than the rest of the series ({attribute} differs).",
+    "private_differs": "The private attributes of {slices} come from other writers than those of the rest.",
+    "uid_root_differs": "The identifiers of {slices} were given by another organisation than those of the rest.",
+    "creation_time": "{Slices} were created more than a day apart from the rest of the series.",
     "pixel_range": "The pixel range that the header of {slices} declares contradicts the pixels.",
+    "padding_unused": "The header of {slices} declares padding that only the rest of the series has.",
     "bits_unused": "{Slices} use {used:.0f} of {stored:.0f} stored bits.",
     "derived": "The header of {slices} says that the images were derived or processed.",
+    "contributing_equipment": "The header of {slices} names further equipment that worked on the images.",
+    "signature_broken": "The digital signature of {slices} does not fit what it signed: something changed since.",
+    "signature_missing": "{Slices} carry no digital signature, unlike the rest of the series.",
     "synthetic": "The header of {slices} says that the pixels are synthetic (Synthetic Data YES).",
+}
+
+# What to do about it.
+_COMPARE = "Compare these slices with the copy on the scanner or in the modality's own archive."
+_ASK = "Ask the sender which program wrote these files, and why."
+_KNOWN = "If the processing is known and wanted, nothing follows from it."
+FILES_NEXT = {
+    "identical_pixels": _COMPARE,
+    "same_noise": _COMPARE,
+    "position_gap": "Ask the sender for the missing slices.",
+    "position_repeat": "Ask the sender which of the images at one position is the scanner's.",
+    "time_order": _COMPARE,
+    "compression_traces": "Ask the sender for the instances as the scanner wrote them.",
+    "lossy_flag_differs": "Ask the sender for the instances as the scanner wrote them.",
+    "grey_values_local": _COMPARE,
+    "noise_step": _COMPARE,
+    "sharpness_differs": _COMPARE,
+    "background_blank": _COMPARE,
+    "background_repeats": _COMPARE,
+    "header_changes": _ASK,
+    "writer_differs": _ASK,
+    "private_differs": _ASK,
+    "uid_root_differs": _ASK,
+    "creation_time": _ASK,
+    "pixel_range": _COMPARE,
+    "padding_unused": _COMPARE,
+    "bits_unused": "Ask the sender whether the series was an 8-bit picture before.",
+    "derived": _KNOWN,
+    "contributing_equipment": _KNOWN,
+    "signature_broken": "Do not rely on these slices before the signer has confirmed them.",
+    "signature_missing": "Ask the signer why these slices are unsigned.",
+    "synthetic": "Do not use these images for a patient.",
 }
 
 # Why a slice was not analysed, inside parentheses; a reason that is not here is printed as it is.

@@ -308,7 +308,7 @@ def _file_evidence(item: Evidence, places: "Places") -> str:
     first = sentence(item.sentence_key, item.parameters, slices=places.name(refs) if refs else "")
     alarms = item.authentic_false_alarms
     counted = _text("alarms", k=alarms.k, n=alarms.n) if alarms.n else english.TEXTS["alarms_unknown"]
-    return f"{first} {_text('from_files', alarms=counted)}"
+    return f"{first} {english.FILES_NEXT[item.sentence_key]} {_text('from_files', alarms=counted)}"
 
 
 def _conflict(conflict: Conflict, places: "Places") -> str:

@@ -291,3 +291,16 @@ def test_a_series_unlike_the_training_is_judged_outside_the_scope(tmp_path: Path
     verdict = examined(job, Judge()).verdict
     assert (verdict.category, verdict.coverage.outside_scope) == ("absent", True)
     assert (verdict.series[0].scope, verdict.series[0].scope_reasons) == ("outside", ("matrix 128 × 128",))
+
+
+def test_evidence_of_the_files_changes_no_score(tmp_path: Path) -> None:
+    regions = (region(1, 2, forged=0.9),)
+    datasets = studies.series(6)
+    quiet = examined(job_of(tmp_path / "a", datasets), Judge(regions=regions)).verdict
+    datasets[3].PixelData = datasets[4].PixelData
+    datasets[2].SyntheticData, datasets[2].SoftwareVersions = "YES", "editor"
+    loud = examined(job_of(tmp_path / "b", datasets), Judge(regions=regions)).verdict
+    assert {item.kind for item in loud.evidence} >= {"identical_pixels", "synthetic", "header_changes"}
+    assert loud.evidence != quiet.evidence
+    assert (loud.category, loud.score, loud.findings) == (quiet.category, quiet.score, quiet.findings)
+    assert [item.forgery for item in loud.slices] == [item.forgery for item in quiet.slices]

@@ -188,8 +188,9 @@ def test_evidence_of_the_files() -> None:
     headers = single_frame(12)
     said = texts(case("absent", [frames(headers)], evidence=[identical_pixels([headers[6], headers[11]])]))
     assert said.evidence == (
-        "Slices 7 and 12 of series 3 hold identical pixels under different identifiers. This finding comes from the "
-        "files, not from the image analysis, and did not change the score; it was seen in 0 of 180 authentic studies.",
+        "Slices 7 and 12 of series 3 hold identical pixels under different identifiers. Compare these slices with the "
+        "copy on the scanner or in the modality's own archive. This finding comes from the files, not from the image "
+        "analysis, and did not change the score; it was seen in 0 of 180 authentic studies.",
     )
 
 
