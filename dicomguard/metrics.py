@@ -17,7 +17,7 @@ INSTANCES = Gauge(
 RECEIVED = Gauge(
     "dicomguard_received",
     "Since the first start, by peer: instances_received, received_bytes, instances_repeated, instances_conflicting, "
-    "instances_quarantined.",
+    "instances_quarantined, connections_slowed.",
     ["count", "peer"],
     registry=REGISTRY,
 )
