@@ -13,10 +13,14 @@ from dicomguard.store import backup
 
 Folder = Annotated[Path, typer.Argument(help="A new folder for the copy.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Read a share of the copied files when checking, not all.")]
+Since = Annotated[
+    Path | None,
+    typer.Option("--since", help="An earlier backup on the same disk; what it has is hard-linked, not copied."),
+]
 Settings = Annotated[Path | None, typer.Option("--config", help="TOML file of the node.")]
 
 
-def command(folder: Folder, quick: Quick = False, settings: Settings = None) -> None:
+def command(folder: Folder, since: Since = None, quick: Quick = False, settings: Settings = None) -> None:
     """Copy databases and files of a running or stopped node, and check the copy by opening it.
 
     What was acknowledged before the start is in it. A backup that was cut off is recognised and never restored.
@@ -32,7 +36,7 @@ def command(folder: Folder, quick: Quick = False, settings: Settings = None) -> 
         with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
             copying = bars.add_task("copied", total=None)
             document = backup.make(
-                store, loaded.database_url, folder,
+                store, loaded.database_url, folder, since=since,
                 on_progress=lambda done, total: bars.update(copying, completed=done, total=total),
             )  # fmt: skip
             checking = bars.add_task("checked", total=None)
@@ -43,7 +47,8 @@ def command(folder: Folder, quick: Quick = False, settings: Settings = None) -> 
         document = backup.finish(store, folder, document)
     finally:
         store.close()
-    print(f"{document.files} files, {document.bytes} bytes and the database are in {folder}")
+    shared = f", {document.shared} of them shared with {since}" if since is not None else ""
+    print(f"{document.files} files{shared}, {document.bytes} bytes copied, and the database are in {folder}")
     if found is None:
         print(
             "the dump was read to its end; the role may not create a database, so its rows were not held against files"

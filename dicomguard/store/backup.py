@@ -2,7 +2,8 @@
 
 What was acknowledged before the copy began is in it: in rows and files, or in the receive log of a dead receiver. The
 node is only read. Retention is kept away by its lease, which runs out by itself when the backup is killed. A backup
-without its `backup.json`, written last, is not finished and is never restored.
+without its `backup.json`, written last, is not finished and is never restored. One that was made `since` another shares
+with it what did not change.
 """
 
 import hashlib
@@ -60,15 +61,30 @@ class Document:
     bytes: int
     # Of the database file or dump.
     sha256: str
+    # Files that an earlier backup had already, and that both now share.
+    shared: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON value."""
         return {"schema": SCHEMA, **asdict(self)}
 
 
-def make(store: Store, url: str, target: Path, *, on_progress: Progress, patience_s: float = _SETTLE_S) -> Document:
-    """Copy the node into a new folder, up to its `backup.json`; `finish` writes that after the copy was checked."""
+def make(
+    store: Store,
+    url: str,
+    target: Path,
+    *,
+    on_progress: Progress,
+    since: Path | None = None,
+    patience_s: float = _SETTLE_S,
+) -> Document:
+    """Copy the node into a new folder, up to its `backup.json`; `finish` writes that after the copy was checked.
+
+    Files that the finished backup `since` has are not copied but shared with it, as hard links: each of the two stays
+    whole when the other is deleted.
+    """
     target = target.resolve()
+    earlier = None if since is None else _earlier(since.resolve(), target)
     if target.is_relative_to(store.root) or store.root.is_relative_to(target):
         raise Refused(f"The folder {target} lies in the state folder or around it. Name one elsewhere.")
     if target.exists() and any(target.iterdir()):
@@ -78,7 +94,7 @@ def make(store: Store, url: str, target: Path, *, on_progress: Progress, patienc
     with _retention_paused(store) as renew:
         try:
             files = _files(store.root)
-            total = sum(size for _, size in files)
+            total = sum(size for path, size in files if not _is_shared(store.root, earlier, path))
             free = store.disk.free_bytes(_existing(target))
             if total > free:
                 raise Unavailable(f"The backup takes {total} bytes and {target} has {free} free. Make room there.")
@@ -98,9 +114,14 @@ def make(store: Store, url: str, target: Path, *, on_progress: Progress, patienc
                     copy_sqlite(store.root / "work.sqlite", state / "work.sqlite")
             # What is younger than the copy of the rows has no row in it.
             until = store.clock.now().timestamp()
-            count, done = 0, 0
+            count, done, shared = 0, 0, 0
             for path, size in _files(store.root):
-                if path.parts[0] != log_slots.FOLDER and _copied(store, state, path, until):
+                if path.parts[0] == log_slots.FOLDER:
+                    continue
+                if earlier is not None and _is_shared(store.root, earlier, path):
+                    _share(store.disk, earlier, state, path)
+                    count, shared = count + 1, shared + 1
+                elif _copied(store, state, path, until):
                     count, done = count + 1, done + size
                 on_progress(min(done, total), total)
                 renew()
@@ -115,7 +136,34 @@ def make(store: Store, url: str, target: Path, *, on_progress: Progress, patienc
         files=count,
         bytes=done,
         sha256="",
+        shared=shared,
     )
+
+
+def _earlier(since: Path, target: Path) -> Path:
+    """The state in a finished backup whose files can be shared."""
+    read(since)
+    existing = _existing(target)
+    if existing.stat().st_dev != since.stat().st_dev:
+        raise Refused(f"{since} lies on another file system than {target}. Name a backup on the same disk.")
+    return since / STATE
+
+
+def _is_shared(root: Path, earlier: Path | None, relative: Path) -> bool:
+    """Whether the earlier backup has the file as it is: a kept file never changes, and a copy has its time."""
+    if earlier is None:
+        return False
+    try:
+        here, there = (root / relative).stat(), (earlier / relative).stat()
+    except FileNotFoundError:
+        return False
+    return (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
+
+
+def _share(disk: Disk, earlier: Path, state: Path, relative: Path) -> None:
+    for folder in reversed(relative.parents):
+        disk.make_folder(state / folder)
+    os.link(earlier / relative, state / relative)
 
 
 def check(

@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.presentation import build_context, build_role
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
     SegmentationStorage,
@@ -165,7 +165,7 @@ def archive(*reasons: dict[str, int], answer: str, to: int = 0) -> Iterator[Arch
         ae.add_supported_context(sop_class, ExplicitVRLittleEndian)
     ae.add_supported_context(CLASS)
     handlers = [(evt.EVT_C_STORE, store), (evt.EVT_N_ACTION, action)]
-    server = ae.start_server(("127.0.0.1", made.port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
+    server = ae.start_server(("127.0.0.1", made.port), block=False, evt_handlers=handlers)
     try:
         yield made
         for thread in threads:
@@ -349,7 +349,7 @@ def modality(port: int) -> Iterator[list[Dataset]]:
     ae = AE("CT1")
     ae.add_supported_context(CLASS, scu_role=True, scp_role=True)
     handlers = [(evt.EVT_N_EVENT_REPORT, reported)]
-    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
+    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
     try:
         yield reports
     finally:

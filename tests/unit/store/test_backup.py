@@ -40,11 +40,11 @@ def silent(done: int, total: int) -> None:
 
 
 def make(
-    store: Store, target: Path, on_progress: Callable[[int, int], None] = silent
+    store: Store, target: Path, on_progress: Callable[[int, int], None] = silent, *, since: Path | None = None
 ) -> tuple[backup.Document, Inspection]:
     # Files are as old as the machine says; the store's clock stands still.
     store.clock.advance(timedelta(days=3650))  # type: ignore[attr-defined]
-    document = backup.make(store, url(store), target, on_progress=on_progress)
+    document = backup.make(store, url(store), target, on_progress=on_progress, since=since)
     found = backup.check(store.clock, url(store), target, document, full=True, on_progress=silent)
     assert found is not None
     return backup.finish(store, target, document), found
@@ -78,6 +78,37 @@ def test_a_node_comes_back_as_it_was(store: Store, kept: Kept, tmp_path: Path) -
         assert not (back.root / "jobs").exists()
     finally:
         back.close()
+
+
+def test_a_backup_since_another_copies_what_is_new_and_stands_alone(store: Store, kept: Kept, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    make(store, first)
+    receive(store, tmp_path / "more", study=2)
+    changed = store.root / kept.verdict
+    changed.write_bytes(changed.read_bytes() + b" ")
+    document, found = make(store, second, since=first)
+    assert (document.files, document.shared) == (7, 4)
+    assert [finding.kind for finding in found.findings] == [Kind.VERDICT_DIFFERS]
+    for path in kept.instances:
+        assert (first / "state" / path).samefile(second / "state" / path)
+        assert not (store.root / path).samefile(second / "state" / path)
+    changed.write_bytes(changed.read_bytes()[:-1])
+    document, found = make(store, third, since=second)
+    assert (document.shared, found.findings) == (6, ())
+    shutil.rmtree(first)
+    shutil.rmtree(second)
+    back = bring_back(third, tmp_path / "again")
+    assert Inspector(back, full=True).inspect().findings == ()
+    # What is restored is nobody else's file.
+    assert all((back.root / path).stat().st_nlink == 1 for path in kept.instances)
+    back.close()
+
+
+def test_only_a_finished_backup_can_be_shared_with(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    with pytest.raises(Refused, match="holds no backup"):
+        backup.make(store, url(store), tmp_path / "second", on_progress=silent, since=tmp_path / "first")
+    assert not (tmp_path / "second").exists()
 
 
 def test_what_comes_while_the_files_are_copied_is_left_out_and_the_copy_is_sound(store: Store, tmp_path: Path) -> None:
