@@ -1,6 +1,7 @@
 """Datasets of the Storage Commitment Push Model (PS3.4 J.3): read from bytes of a stranger, and made."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 
 from pydicom import config as pydicom_config
@@ -8,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
-from dicomguard.core.commitment import Reference, Report
+from dicomguard.core.commitment import PROCESSING_FAILURE, Reference, Report
 from dicomguard.errors import Refused
 
 # Well-known (PS3.4 J.3.5).
@@ -23,31 +24,44 @@ _UID_CHARACTERS = 64
 
 def read_request(content: bytes, transfer_syntax: str) -> tuple[str, tuple[Reference, ...]]:
     """Transaction UID, and what is to be committed. Raises `Refused`."""
-    dataset = _dataset(content, transfer_syntax)
-    references = tuple(_references(dataset, "ReferencedSOPSequence"))
+    with _refusing():
+        dataset = _dataset(content, transfer_syntax)
+        transaction_uid, references = _transaction(dataset), _references(dataset, "ReferencedSOPSequence")
     if not references:
         raise Refused("The request for storage commitment names no instance. Correct it at its sender.")
-    return _transaction(dataset), references
+    return transaction_uid, references
 
 
 def read_report(content: bytes, transfer_syntax: str) -> Report:
     """What the N-EVENT-REPORT says. Raises `Refused`."""
-    return report_of(_dataset(content, transfer_syntax))
+    with _refusing():
+        return report_of(_dataset(content, transfer_syntax))
 
 
 def report_of(dataset: Dataset) -> Report:
     """The same of a dataset that was decoded. Raises `Refused`."""
-    failed = [
-        (reference, int(item.get("FailureReason") or 0x0110))
-        for reference, item in zip(
-            _references(dataset, "FailedSOPSequence"), dataset.get("FailedSOPSequence") or (), strict=True
+    with _refusing():
+        failed = _references(dataset, "FailedSOPSequence")
+        reasons = [item.get("FailureReason") for item in dataset.get("FailedSOPSequence") or ()]
+        return Report(
+            transaction_uid=_transaction(dataset),
+            committed=_references(dataset, "ReferencedSOPSequence"),
+            failed={
+                reference: reason if isinstance(reason, int) else PROCESSING_FAILURE
+                for reference, reason in zip(failed, reasons, strict=True)
+            },
         )
-    ]
-    return Report(
-        transaction_uid=_transaction(dataset),
-        committed=tuple(_references(dataset, "ReferencedSOPSequence")),
-        failed=dict(failed),
-    )
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """A stranger's bytes in a decoder that raises whatever it stumbles over, also when a value is first looked at."""
+    try:
+        yield
+    except Refused:
+        raise
+    except Exception as error:  # noqa: BLE001 -- as said
+        raise Refused(f"The dataset of the storage commitment cannot be read ({type(error).__name__}).") from None
 
 
 def request(transaction_uid: str, references: Iterable[Reference]) -> Dataset:
@@ -72,10 +86,7 @@ def report(transaction_uid: str, committed: Iterable[Reference], failed: Mapping
 def _dataset(content: bytes, transfer_syntax: str) -> Dataset:
     # What is wrong with a value shows where it is used.
     pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
-    try:
-        return read_dataset(BytesIO(content), transfer_syntax == ImplicitVRLittleEndian, True)
-    except Exception as error:  # noqa: BLE001 -- a stranger's bytes in a decoder that raises whatever it stumbles over
-        raise Refused(f"The dataset of the storage commitment cannot be read ({type(error).__name__}).") from None
+    return read_dataset(BytesIO(content), transfer_syntax == ImplicitVRLittleEndian, True)
 
 
 def _transaction(dataset: Dataset) -> str:
@@ -85,22 +96,17 @@ def _transaction(dataset: Dataset) -> str:
     return value
 
 
-def _references(dataset: Dataset, keyword: str) -> list[Reference]:
-    try:
-        items = list(dataset.get(keyword) or ())
-        if len(items) > MOST_REFERENCES:
-            raise Refused(f"The storage commitment names {len(items)} instances. Ask for {MOST_REFERENCES} at most.")
-        return [
-            Reference(
-                sop_class_uid=_uid(item, "ReferencedSOPClassUID"),
-                sop_instance_uid=_uid(item, "ReferencedSOPInstanceUID"),
-            )
-            for item in items
-        ]
-    except Refused:
-        raise
-    except Exception as error:  # noqa: BLE001 -- elements are decoded when they are looked at
-        raise Refused(f"The list of a storage commitment cannot be read ({type(error).__name__}).") from None
+def _references(dataset: Dataset, keyword: str) -> tuple[Reference, ...]:
+    items = list(dataset.get(keyword) or ())
+    if len(items) > MOST_REFERENCES:
+        raise Refused(f"The storage commitment names {len(items)} instances. Ask for {MOST_REFERENCES} at most.")
+    return tuple(
+        Reference(
+            sop_class_uid=_uid(item, "ReferencedSOPClassUID"),
+            sop_instance_uid=_uid(item, "ReferencedSOPInstanceUID"),
+        )
+        for item in items
+    )
 
 
 def _uid(dataset: Dataset, keyword: str) -> str:

@@ -64,6 +64,19 @@ def test_a_store_of_the_first_schema_knows_urgent_studies_afterwards(tmp_path: P
         assert tx.execute(select(tables.revision.c.urgent)).all() == []
 
 
+def test_a_store_of_the_second_schema_gets_the_tables_of_commitment(tmp_path: Path) -> None:
+    open_store(tmp_path, "", SystemClock()).close()
+    with sqlite3.connect(tmp_path / "node.sqlite") as connection:
+        for table in ("commitment", "commitment_request"):
+            connection.execute(f"drop table {table}")
+        connection.execute("update meta set value = '2' where name = 'schema_version'")
+    store = open_store(tmp_path, "", SystemClock())
+    with store.read() as tx:
+        for table in (tables.commitment, tables.commitment_request):
+            assert tx.execute(select(table)).all() == []
+    store.close()
+
+
 def test_a_foreign_database_url_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="no database of ours"):
         open_store(tmp_path, "mysql://host/name", SystemClock())

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 from sqlalchemy import select, update
 
 from dicomguard.clock import FakeClock
+from dicomguard.core.commitment import Commitment
+from dicomguard.core.commitment import State as Committed
 from dicomguard.core.delivery import State
 from dicomguard.core.retention import Policy
 from dicomguard.flow import states as flow_states
-from dicomguard.store import audit, counters, leases, retention, studies, tables
+from dicomguard.store import audit, commitments, counters, leases, retention, studies, tables
 from dicomguard.store.db import Store, open_store
 from dicomguard.store.intake import Duplicate, Outcome, Stored, receive, receive_file
 from dicomguard.store.verify.findings import Kind
@@ -63,6 +66,23 @@ def send_again(store: Store, folder: Path, number: int = 0) -> Outcome:
 
 
 # --- what goes ---
+
+
+def test_nothing_goes_before_a_destination_that_is_asked_has_committed_itself(store: Store, kept: Kept) -> None:
+    now = store.clock.now()
+    asked = Commitment(
+        study_key=kept.key, revision=1, destination="archive", parts=(), state=Committed.ASKED, planned_at=now,
+        next_at=now,
+    )  # fmt: skip
+    with store.begin() as tx:
+        commitments.save(tx, asked)
+    assert not run(store, 400 * DAY)
+    with store.begin() as tx:
+        commitments.save(tx, replace(asked, state=Committed.COMMITTED, next_at=None))
+    assert run(store, DAY).studies_expired == 1
+    assert run(store, 400 * DAY).studies_removed == 1
+    with store.read() as tx:
+        assert commitments.of_study(tx, kept.key) == []
 
 
 def test_images_go_after_a_month_verdict_and_results_stay(store: Store, kept: Kept) -> None:
