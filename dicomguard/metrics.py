@@ -26,6 +26,12 @@ VERDICTS = Gauge("dicomguard_verdicts", "Current verdicts by category.", ["categ
 DELIVERIES = Gauge(
     "dicomguard_deliveries", "Deliveries by destination and state.", ["destination", "state"], registry=REGISTRY
 )
+COMMITMENTS = Gauge(
+    "dicomguard_commitments",
+    "Storage commitments asked of destinations, by destination and state.",
+    ["destination", "state"],
+    registry=REGISTRY,
+)
 REFUSED = Gauge(
     "dicomguard_associations_refused", "Associations refused in the last 24 hours, by reason.", ["reason"],
     registry=REGISTRY,

@@ -26,6 +26,7 @@ from dicomguard.errors import Refused, Unavailable
 from dicomguard.scp.shared import Shared, processes
 from dicomguard.store import (
     census,
+    commitments,
     counters,
     deliveries,
     executors,
@@ -276,6 +277,9 @@ class Node:
                     metrics.CUT.labels(counted.name.removeprefix(counters.CUT), counted.peer).set(counted.value)
                 else:
                     metrics.RECEIVED.labels(counted.name, counted.peer).set(counted.value)
+            metrics.COMMITMENTS.clear()
+            for (destination, state), count in commitments.count_by_state(tx).items():
+                metrics.COMMITMENTS.labels(destination, state).set(count)
             metrics.DELIVERIES.clear()
             for (destination, state), count in deliveries.count_by_state(tx).items():
                 metrics.DELIVERIES.labels(destination, state).set(count)
