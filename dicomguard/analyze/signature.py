@@ -63,7 +63,8 @@ def _outcome(dataset: pydicom.Dataset, item: pydicom.Dataset) -> Outcome:
         parameters = next(p for p in dataset.MACParametersSequence if p.MACIDNumber == item.MACIDNumber)
         name, prefix = _ALGORITHMS[str(parameters.MACAlgorithm)]
         tags = parameters.DataElementsSigned
-        stream = b"".join(_signed(dataset, tags if isinstance(tags, list | pydicom.multival.MultiValue) else [tags]))
+        several = isinstance(tags, list | pydicom.multival.MultiValue)
+        stream = b"".join(_signed(dataset, list(tags) if several else [tags]))
         key = _key(bytes(item.CertificateOfSigner))
         _comparable(dataset, str(parameters.MACCalculationTransferSyntaxUID), stream)
         stream += b"".join(_encoded(item, tag) for tag in sorted(item.keys()) if tag not in _OUTSIDE)
@@ -100,7 +101,7 @@ def _comparable(dataset: pydicom.Dataset, syntax: str, stream: bytes) -> None:
 
 def _encoded(dataset: pydicom.Dataset, tag: BaseTag) -> bytes:
     """An element as it goes into the MAC: Explicit VR Little Endian; sequences and fragments without any length."""
-    raw = dataset.get_item(tag)
+    raw: DataElement | RawDataElement = dataset.get_item(tag)
     vr = raw.VR or (dictionary_VR(tag) if not tag.is_private else "UN")
     head = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little") + vr.encode("ascii")
     if vr == "SQ":

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from dicomguard.retrain.sealed import kspace
+from dicomguard.retrain.sealed import denoiser, fill, kspace
 from dicomguard.retrain.tamper.families import Family
 
+_ACQUISITION = Family(name="acquisition", group="sealed", kinds=("added", "removed"), forge=kspace.forge)
+_DIFFUSION = Family(name="diffusion", group="sealed", kinds=("added", "removed"), forge=fill.forge)
+
+# The diffusion family needs weights of its own (`sealed.diffusion` trains them) and is left out without their file.
 SEALED: Mapping[str, Family] = MappingProxyType(
-    {
-        "acquisition": Family(name="acquisition", group="sealed", kinds=("added", "removed"), forge=kspace.forge),
-    }
+    {one.name: one for one in ((_ACQUISITION, _DIFFUSION) if denoiser.SHIPPED.is_file() else (_ACQUISITION,))}
 )

@@ -183,7 +183,7 @@ class _Profile:
         tissue = cv2.GaussianBlur(plane, (0, 0), 4.0)
         # Half of what was there shows through.
         ground = 0.5 * plane + 0.5 * tissue
-        return np.clip(ground + contrast.astype(np.float32) * 0.5 * white, 0, 1.1 * white).astype(np.float32)
+        return np.asarray(np.clip(ground + contrast * 0.5 * white, 0, 1.1 * white), np.float32)
 
 
 def _transplanted(plane: Plane, donor: Canvas, place: places.Place, head: Mask) -> Plane:
@@ -191,7 +191,7 @@ def _transplanted(plane: Plane, donor: Canvas, place: places.Place, head: Mask) 
     z = int(np.argmax(donor.lesion.sum(axis=(1, 2))))
     rows, columns = np.nonzero(donor.lesion[z])
     source = _clean(donor.pixels[z], noise_level(donor.pixels[z], donor.head[z]))
-    scale = 2 * place.radius * 1.15 / max(1, np.ptp(rows) + 1, np.ptp(columns) + 1)
+    scale = 2 * place.radius * 1.15 / max(1.0, float(np.ptp(rows)) + 1, float(np.ptp(columns)) + 1)
     white = float(np.percentile(plane[head], 99)) / max(1.0, float(np.percentile(source[donor.head[z]], 99)))
     moved = np.array(
         [
