@@ -234,6 +234,9 @@ class Sweep:
         """Work of executors that are silent or unknown goes back to its queues, as often as it takes (traps 2, 3)."""
         with self._store.begin() as tx:
             for executor_id in executors.expired(tx, now):
+                if executor_id == self._engine.executor_id:
+                    # The database was away for longer than the lease, and nobody took over: the next beat renews it.
+                    continue
                 # First, so that it ends when it was only slow.
                 executors.retire(tx, executor_id)
                 _log.warning("executor.expired", executor=executor_id)

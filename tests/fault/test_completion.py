@@ -33,7 +33,7 @@ def test_a_study_that_comes_in_pieces_twice_and_back_from_the_pacs_is_reported_o
             return studies.state(tx, key, number)
 
     with peer() as archive, worker(store.root, destinations={"archive": archive.port}):
-        until(lambda: state(1) == "done", 40)
+        until(lambda: state(1) == "done", 150)
         with store.read() as tx:
             assert len(studies.instances(tx, key, 1)) == 6
             kept = results.of_revision(tx, key, 1)
@@ -47,7 +47,7 @@ def test_a_study_that_comes_in_pieces_twice_and_back_from_the_pacs_is_reported_o
             assert studies.collecting(tx, now=store.clock.now()) == []
         # A late one opens the second revision, which covers all seven and none of ours.
         world.send_study(store, tmp_path / "in", slices=1, first=6, ae="MR1")
-        until(lambda: state(2) == "done", 40)
+        until(lambda: state(2) == "done", 150)
         with store.read() as tx:
             assert len(studies.instances(tx, key, 2)) == 7
             assert [item.number for item in studies.revisions(tx, key)] == [1, 2]
@@ -77,7 +77,7 @@ def test_a_study_that_is_marked_stat_is_judged_before_those_that_came_earlier(st
         return [key for _, key in sorted(((store.root / path).stat().st_mtime_ns, key) for path, key in rows if path)]
 
     with worker(store.root):
-        until(lambda: len(judged()) == 4, 60)
+        until(lambda: len(judged()) == 4, 150)
     assert judged().index(stat) <= 1
     with store.read() as tx:
         assert studies.urgent(tx, [(key, 1) for key in waiting]) == {(stat, 1)}
