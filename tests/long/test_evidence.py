@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dicomguard.analyze import evidence
-from dicomguard.analyze.evidence import __main__ as counting
+from dicomguard.analyze import counting, evidence
 from dicomguard.analyze.evidence.alarms import FALSE_ALARMS
 from dicomguard.analyze.pixels import Reader, Slice, Undecoded
 from dicomguard.core import english

@@ -1,4 +1,4 @@
-"""False alarms by kind, counted on authentic DICOM; `python -m dicomguard.analyze.evidence` counts them again."""
+"""False alarms by kind, counted on authentic DICOM; `python -m dicomguard.analyze.counting` counts them again."""
 
 from dicomguard.core.finding import FalseAlarms
 

@@ -1,4 +1,4 @@
-"""Counts evidence by study and kind: `python -m dicomguard.analyze.evidence FOLDER …`, each folder authentic as found.
+"""Counts evidence by study and kind: `python -m dicomguard.analyze.counting FOLDER …`, each folder authentic as found.
 
 Every study is decoded as a received one is; the table behind `alarms.FALSE_ALARMS` is what this prints.
 """
