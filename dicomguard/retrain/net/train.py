@@ -45,6 +45,7 @@ _PROGRESS_STEPS = 21
 # Weights of the RPN and RoI losses beside the dense ones, which carry the forensic evidence.
 _ROI_WEIGHT = 0.6
 
+Batch: TypeAlias = dict[str, NDArray[np.generic]]
 Look: TypeAlias = Callable[[Tensor], tuple["OrderedDict[str, Tensor]", Tensor]]
 
 
@@ -72,6 +73,10 @@ class TrainJob:
     fused: bool = False
     device: str = ""
     threads: int = 1
+    # Trials of what training needs: families and sources that it never sees, and a false truth for the batch of a step.
+    left_out_families: frozenset[str] = frozenset()
+    left_out_sources: frozenset[str] = frozenset()
+    falsify: Callable[[int, Batch], Batch] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,19 @@ def learning_rate(step: int, done: float, *, peak: float) -> float:
     """Linear warm-up by steps, then a cosine from the peak to the last rate over the share `done` of the run."""
     warm = min(1.0, (step + 1) / _WARM_STEPS)
     return warm * (_LAST_RATE + 0.5 * (peak - _LAST_RATE) * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+class _Falsified:
+    """Batches with another truth than the right one."""
+
+    def __init__(self, batches: Batches, falsify: Callable[[int, Batch], Batch]) -> None:
+        self._batches, self._falsify = batches, falsify
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, step: int) -> Batch:
+        return self._falsify(step, self._batches[step])
 
 
 class _Steps:
@@ -185,7 +203,8 @@ def train(
     if not parts["train"]:
         raise Refused(f"{job.archive} has no series of a training patient. Add studies, or use another folder.")
     chosen = _few(parts["train"]) if job.small else parts["train"]
-    maker = TwinMaker([dataset.read_pixels(job.archive, series) for series in chosen])
+    chosen = [series for series in chosen if series.source not in job.left_out_sources]
+    maker = TwinMaker([dataset.read_pixels(job.archive, series) for series in chosen], left_out=job.left_out_families)
     model = Network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if job.incumbent is not None:
         model.load_state_dict(load_tensors(job.incumbent))
@@ -208,9 +227,10 @@ def train(
     for stage in plan:
         if step >= stage.last:
             continue
+        batches = Batches(maker, stage.recipe, total)
         # A map-style dataset is whatever has a length and items; the stubs ask for a subclass.
         loader: DataLoader[dict[str, Tensor]] = DataLoader(
-            Batches(maker, stage.recipe, total),  # type: ignore[arg-type]
+            batches if job.falsify is None else _Falsified(batches, job.falsify),  # type: ignore[arg-type]
             batch_size=None,
             sampler=_Steps(step, stage.last),
             num_workers=0 if job.small else 1,

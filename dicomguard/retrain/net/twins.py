@@ -6,7 +6,7 @@ families are drawn with equal weight. Knows no torch; arrays leave as one dictio
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,9 +67,10 @@ class Twin:
 
 
 class TwinMaker:
-    """Draws forged twins from the patients of one split."""
+    """Draws forged twins from the patients of one split; families in `left_out` are never drawn."""
 
-    def __init__(self, pixels: Sequence[Pixels]) -> None:
+    def __init__(self, pixels: Sequence[Pixels], *, left_out: Collection[str] = ()) -> None:
+        self._left_out = frozenset(left_out)
         self._by_source: dict[str, dict[str, list[Pixels]]] = defaultdict(lambda: defaultdict(list))
         self._heads: dict[int, NDArray[np.bool_]] = {}
         self._donors: dict[str, list[tuple[Pixels, int]]] = defaultdict(list)
@@ -99,7 +100,10 @@ class TwinMaker:
         patients = self._by_source[chosen]
         patient = patients[sorted(patients)[rng.integers(len(patients))]]
         return self.draw_in(
-            patient[rng.integers(len(patient))], rng, names=names or _draw_names(rng), processed=processed
+            patient[rng.integers(len(patient))],
+            rng,
+            names=names or _draw_names(rng, self._left_out),
+            processed=processed,
         )
 
     def draw_in(
@@ -180,11 +184,11 @@ class TwinMaker:
         return None
 
 
-def _draw_names(rng: np.random.Generator) -> tuple[str, ...]:
+def _draw_names(rng: np.random.Generator, left_out: Collection[str] = ()) -> tuple[str, ...]:
     """One family: self-blend for a third of the draws, the others by their weights."""
     if rng.random() < _SELF_BLEND_SHARE:
         return ("self-blend",)
-    others = [name for name in families.FAMILIES if name != "self-blend"]
+    others = [name for name in families.FAMILIES if name != "self-blend" and name not in left_out]
     weights = np.array([_FAMILY_WEIGHTS.get(name, 1.0) for name in others])
     return (str(rng.choice(others, p=weights / weights.sum())),)
 

@@ -1,0 +1,126 @@
+"""What training loses without a group of families, a family or a source: the honest guess at the forger unseen.
+
+One short run with everything, one without each; what was left out is judged by both. Families of a group share a
+method, so leaving out one of them alone flatters. Runs start from chance: weights that have seen a family cannot
+unsee it. Finished runs are kept in their folders, so that an interrupted command goes on.
+
+    python -m dicomguard.retrain.trials.left_out --data FOLDER --out FOLDER --minutes 10 --without group:paste
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dicomguard.clock import SystemClock
+from dicomguard.errors import Refused
+from dicomguard.retrain import dataset
+from dicomguard.retrain.tamper.families import FAMILIES
+from dicomguard.retrain.trials import dense, twins
+from dicomguard.retrain.trials.twins import Item, Outcome
+
+_EVERYTHING = "everything"
+_TRAINED_ONLY = "self-blend"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absence:
+    """What a run is trained without."""
+
+    # "group:paste", "family:splice", "source:lgg".
+    name: str
+    families: frozenset[str] = frozenset()
+    sources: frozenset[str] = frozenset()
+
+    def concerns(self, source: str, family: str) -> bool:
+        """Whether a forged slice shows what was left out."""
+        return family in self.families or source in self.sources
+
+
+def absences(sources: Sequence[str]) -> dict[str, Absence]:
+    """Everything that can be left out: groups first, then sources, then single families."""
+    groups = sorted({family.group for family in FAMILIES.values()} - {_TRAINED_ONLY})
+    found = [
+        Absence(name=f"group:{group}", families=frozenset(f.name for f in FAMILIES.values() if f.group == group))
+        for group in groups
+    ]
+    found += [Absence(name=f"source:{source}", sources=frozenset({source})) for source in sources]
+    found += [Absence(name=f"family:{name}", families=frozenset({name})) for name in FAMILIES if name != _TRAINED_ONLY]
+    return {one.name: one for one in found}
+
+
+def compared(absence: Absence, whole: Sequence[Outcome], without: Sequence[Outcome]) -> dict[str, Any]:
+    """What was left out, judged by both runs, and the loss with its interval over patients (paired)."""
+    ours = [one for one in whole if absence.concerns(one.source, one.family)]
+    theirs = [one for one in without if absence.concerns(one.source, one.family)]
+    row: dict[str, Any] = {
+        "left_out": absence.name,
+        "with": twins.figures(ours),
+        "without": twins.figures(theirs),
+        "loss": None,
+    }
+    before, after = twins.slice_auc(ours), twins.slice_auc(theirs)
+    if before is not None and after is not None:
+        interval = replace(before, value=before.value - after.value, draws=before.draws - after.draws).interval()
+        row["loss"] = [round(value, 4) for value in (interval.value, interval.low, interval.high)]
+    return row
+
+
+def main(arguments: list[str]) -> int:
+    """Train the runs that are missing, judge, print the table worst first, write `left_out.json`."""
+    parser = argparse.ArgumentParser(description="Short trainings without a group, a family or a source.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, required=True, help="of each run")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--per-family", type=int, default=6, help="forged slices of each family and source")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--without", action="append", help="group:…, source:… or family:…; default all groups, sources")
+    given = parser.parse_args(arguments)
+    sources = sorted({one.source for one in dataset.read_index(given.data)})
+    known = absences(sources)
+    wanted = given.without or [name for name in known if not name.startswith("family:")]
+    for name in wanted:
+        if name not in known:
+            raise Refused(f"Nothing is called {name!r}. Choose among {', '.join(known)}.")
+    chosen = twins.items(given.data, split=given.split, per_family=given.per_family, seed=given.seed)
+    whole = _judged(given, Absence(name=_EVERYTHING), chosen)
+    rows = []
+    for name in wanted:
+        absence = known[name]
+        concerned = [item for item in chosen if absence.concerns(item.source, item.family)]
+        rows.append(compared(absence, whole, _judged(given, absence, concerned)))
+        rows.sort(key=lambda row: (row["without"]["slice_auc"] is None, row["without"]["slice_auc"] or 0.0))
+        everything = twins.figures(whole)
+        (given.out / "left_out.json").write_text(json.dumps({"everything": everything, "rows": rows}, indent=1) + "\n")
+    _tell(twins.line("everything, all families", twins.figures(whole)))
+    for row in rows:
+        _tell(twins.line(f"{row['left_out']} with", row["with"]))
+        _tell(twins.line(f"{row['left_out']} without", row["without"]))
+        if row["loss"] is not None:
+            _tell("{:<28} {:+.3f} [{:+.3f}, {:+.3f}]".format("  loss", *row["loss"]))
+    return 0
+
+
+def _judged(given: argparse.Namespace, absence: Absence, chosen: Sequence[Item]) -> list[Outcome]:
+    folder = given.out / absence.name.replace(":", "-").replace("/", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    job = replace(
+        dense.trial(given.data, folder, minutes=given.minutes, seed=given.seed),
+        left_out_families=absence.families,
+        left_out_sources=absence.sources,
+    )
+    network = dense.short_run(job, clock=SystemClock(), told=_tell)
+    return twins.outcomes(chosen, dense.dense_judge(network))
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,117 @@
+"""Trials without their hours: a false truth that says nothing, what is left out, and judges whose figures are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dicomguard.errors import Refused
+from dicomguard.retrain import dataset
+from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker
+from dicomguard.retrain.trials import left_out, shuffled, twins
+from dicomguard.retrain.trials.twins import Outcome, Said, View
+from tests.unit.retrain.net import archive
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return archive.write(tmp_path_factory.mktemp("archive"), people=5)
+
+
+def batch(pairs: int = 40, side: int = 32) -> dict[str, np.ndarray]:
+    """Pairs whose forged twin has a square in one place, with a band around it that does not count."""
+    forged = np.zeros((2 * pairs, side, side), np.float16)
+    forged[1::2, 4:10, 4:10] = 1
+    valid = np.ones_like(forged)
+    valid[1::2, 10:12, 4:10] = 0
+    return {"x": np.zeros((2 * pairs, 1, side, side), np.float16), "forged": forged, "valid": valid}
+
+
+def test_a_shuffled_truth_says_neither_which_twin_nor_where() -> None:
+    right = batch()
+    false = shuffled.Shuffle(1)(7, right)
+    marked = false["forged"].reshape(40, 2, -1).sum(axis=2)
+    # One twin of each pair is marked, as large as before; about half of them are the authentic one.
+    assert np.array_equal(np.sort(marked, axis=1), np.tile([0, 36], (40, 1)))
+    assert 10 <= int((marked[:, 0] > 0).sum()) <= 30
+    places = {tuple(np.argwhere(plane)[0]) for plane in false["forged"] if plane.any()}
+    assert len(places) > 25
+    assert false["valid"].all()
+    assert np.array_equal(right["forged"], batch()["forged"])
+    again = shuffled.Shuffle(1)(7, right)["forged"]
+    assert np.array_equal(again, false["forged"])
+    assert not np.array_equal(shuffled.Shuffle(1)(8, right)["forged"], again)
+
+
+@pytest.mark.parametrize(
+    ("row", "holds"),
+    [
+        ({"slice_auc": 0.52, "pixel_auc": 0.49, "f1": 0.01}, True),
+        ({"slice_auc": 0.74, "pixel_auc": 0.5, "f1": 0.0}, False),
+        ({"slice_auc": 0.5, "pixel_auc": 0.79, "f1": 0.0}, False),
+        ({"slice_auc": 0.5, "pixel_auc": 0.5, "f1": 0.27}, False),
+        ({"slice_auc": None, "pixel_auc": None, "f1": None}, False),
+    ],
+)
+def test_when_the_control_holds(row: dict[str, float | None], holds: bool) -> None:
+    assert shuffled.holds(row) is holds
+
+
+def test_groups_cover_each_family_once() -> None:
+    known = left_out.absences(["lgg"])
+    groups = [one for name, one in known.items() if name.startswith("group:")]
+    together = [family for one in groups for family in one.families]
+    assert len(together) == len(set(together))
+    assert {f"family:{name}" for name in together} == {name for name in known if name.startswith("family:")}
+    assert known["group:gradient"].concerns("lgg", "gradient")
+    assert not known["group:gradient"].concerns("lgg", "splice")
+    assert known["source:lgg"].concerns("lgg", "splice")
+
+
+def test_what_is_left_out_is_never_drawn(folder: Path) -> None:
+    pixels = [dataset.read_pixels(folder, one) for one in dataset.read_index(folder)]
+    everything_but_one = frozenset(left_out.absences([])) - {"family:pde"}
+    left = {name.removeprefix("family:") for name in everything_but_one if name.startswith("family:")}
+    maker = TwinMaker(pixels, left_out=left)
+    rng = np.random.default_rng(0)
+    seen = {twin.forged.family for twin in (maker.draw(rng) for _ in range(12)) if twin is not None}
+    assert seen <= {"pde", "self-blend"}
+    assert "pde" in seen
+    assert len(Batches(maker, Recipe(seed=1, pairs=2, crop=96), 3)) == 3
+
+
+def outcome(family: str, score: float, twin: float, patient: str) -> Outcome:
+    return Outcome(source="s", patient=patient, family=family, score=score, twin_score=twin, pixel_auc=1.0, f1=0.5)
+
+
+def test_the_loss_is_of_what_was_left_out() -> None:
+    whole = [outcome("pde", 1, 0, f"p{i}") for i in range(8)] + [outcome("splice", 0, 0, f"p{i}") for i in range(8)]
+    without = [outcome("pde", i % 2, 0.5, f"p{i}") for i in range(8)]
+    row = left_out.compared(left_out.absences([])["group:pde"], whole, without)
+    assert (row["with"]["slice_auc"], row["without"]["slice_auc"]) == (1.0, 0.5)
+    assert row["loss"][0] == 0.5
+    assert row["loss"][1] < 0.5 < row["loss"][2]
+
+
+def test_an_oracle_and_a_constant_judge(folder: Path) -> None:
+    chosen = twins.items(folder, split="test", per_family=1, seed=2)
+    assert chosen
+    forged = {item.forged.plane.tobytes(): item.mask for item in chosen}
+
+    def oracle(view: View) -> Said:
+        mask = forged.get(view.plane.tobytes(), np.zeros(view.plane.shape, np.bool_))
+        return Said(score=float(mask.any()), suspicion=mask.astype(np.float32), marked=mask)
+
+    best = twins.figures(twins.outcomes(chosen, oracle))
+    assert (best["slice_auc"], best["pixel_auc"]) == (1.0, 1.0)
+    # Pixels marked outside the head do not count.
+    assert best["f1"] > 0.8
+    still = twins.figures(
+        twins.outcomes(chosen, lambda v: Said(score=0.0, suspicion=np.zeros(v.plane.shape, np.float32), marked=None))
+    )
+    assert (still["slice_auc"], still["pixel_auc"], still["f1"]) == (0.5, 0.5, 0.0)
+
+
+def test_training_patients_are_not_judged(folder: Path) -> None:
+    with pytest.raises(Refused, match="Patients who trained"):
+        twins.items(folder, split="train", per_family=1, seed=1)
