@@ -31,7 +31,8 @@ p{max-width:46rem;margin:.5rem 0}.lead{font-size:1.2rem;line-height:1.4}.quiet,f
 .wide{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem}
 th,td{padding:.22rem .65rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th{font-weight:600;vertical-align:bottom}thead th{border-bottom:2px solid var(--quiet);white-space:normal}
-.t{text-align:left}td.long{white-space:normal;min-width:14rem;text-align:left}tr.second td{background:var(--shade)}
+.t{text-align:left}.long{text-align:left}td.long{white-space:normal;min-width:11rem}
+tr.second td{background:var(--shade)}
 .good{color:var(--good)}.bad{color:var(--bad)}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:1rem 1.5rem}
 .charts figure{max-width:30rem}
@@ -98,8 +99,8 @@ def _count(row: Mapping[str, Any], what: str) -> list[str]:
 def _alarms(document: Mapping[str, Any]) -> str:
     everyone = document["alarms_by_kind"][0]
     lead = (
-        f"{everyone['studies_flagged']} of {everyone['studies']} authentic studies of test patients are flagged as "
-        f"forged (95 % upper bound {percent(everyone['studies_upper'], everyone['studies'])}), and "
+        f"{everyone['studies_flagged']} of {everyone['studies']} authentic studies of patients kept from training are "
+        f"flagged as forged (95 % upper bound {percent(everyone['studies_upper'], everyone['studies'])}), and "
         f"{everyone['slices_flagged']} of {everyone['slices']} slices "
         f"({percent(everyone['slices_upper'], everyone['slices'])})."
     )
