@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dicomguard.analyze import client, evidence, folder, weights
 from dicomguard.analyze.evidence.alarms import COMPARED, FALSE_ALARMS
-from dicomguard.analyze.pixels import Reader, Slice
+from dicomguard.analyze.pixels import Plane, Reader, Slice
 from dicomguard.analyze.study import Source, facts_of
 from dicomguard.core.finding import Evidence
 from dicomguard.core.study import Manifest
@@ -21,9 +21,12 @@ _POSITIONS = 5
 
 def of_study(manifest: Manifest, source: Source) -> tuple[tuple[Evidence, ...], int]:
     """The evidence of one study, and at how many positions its longest stack lies (1 for slices without any)."""
-    stacks, seen, longest = [], [], 0
+    stacks: list[list[evidence.Facts]] = []
+    seen: list[evidence.Found] = []
+    longest = 0
     for plan in (plan for plan in manifest.series if plan.analysed):
-        facts, planes = [], []
+        facts: list[evidence.Facts] = []
+        planes: list[Plane] = []
         for item in plan.slices:
             decoded = source.read(folder.ROOT / item.path, item.frame)
             if isinstance(decoded, Slice) and (not planes or decoded.pixels.shape == planes[0].shape):

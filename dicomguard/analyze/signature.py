@@ -111,7 +111,7 @@ def _encoded(dataset: pydicom.Dataset, tag: BaseTag) -> bytes:
         return head + b"\0\0" + b"".join(inner) + _END
     undefined = raw.length == _UNDEFINED if isinstance(raw, RawDataElement) else raw.is_undefined_length
     if undefined:
-        return head + b"\0\0" + b"".join(_ITEM + fragment for fragment in _fragments(raw.value)) + _END
+        return head + b"\0\0" + b"".join(_ITEM + fragment for fragment in _fragments(raw.value or b"")) + _END
     if isinstance(raw, RawDataElement) and raw.VR and raw.is_little_endian:
         value = raw.value or b""
         value += b"\0" * (len(value) % 2)

@@ -109,7 +109,7 @@ def strips(plane: Plane, head: Mask) -> Strips:
 
     def windows(wanted: NDArray[np.generic]) -> NDArray[np.int64]:
         sums = np.concatenate([np.zeros((height, 1), np.int64), np.cumsum(wanted, axis=1, dtype=np.int64)], axis=1)
-        return sums[:, _STRIP:] - sums[:, :-_STRIP]
+        return np.asarray(sums[:, _STRIP:] - sums[:, :-_STRIP])
 
     offset = values - usual(plane[outside])
     variance = windows(offset**2) / _STRIP - (windows(offset) / _STRIP) ** 2

@@ -165,8 +165,8 @@ def _padding(stack: Sequence[Facts]) -> Iterable[Found]:
 
 def _bits(stack: Sequence[Facts]) -> Iterable[Found]:
     """Bits Stored (PS3.3 C.7.6.3) of which the whole series uses only what a picture has."""
-    ranges = [item.header.get("stored_range") for item in stack]
-    if None in ranges or len(stack) < 3:
+    ranges = [item.header["stored_range"] for item in stack if item.header.get("stored_range") is not None]
+    if len(ranges) < max(3, len(stack)):
         return
     used = max(max(abs(low), abs(high)) for low, high in ranges).bit_length()
     stored = min(int(item.header.get("bits_stored") or 0) for item in stack)

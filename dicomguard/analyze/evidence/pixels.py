@@ -109,7 +109,7 @@ def _details(plane: Plane) -> tuple[Plane, Plane]:
     """Haar: mean of each 2×2 block, and its diagonal detail with the noise level kept."""
     even = plane[: plane.shape[0] // 2 * 2, : plane.shape[1] // 2 * 2]
     a, b, c, d = even[::2, ::2], even[::2, 1::2], even[1::2, ::2], even[1::2, 1::2]
-    return (a + b + c + d) / 4, (a - b - c + d) / 2
+    return np.asarray((a + b + c + d) / 4, np.float32), np.asarray((a - b - c + d) / 2, np.float32)
 
 
 def _grid(plane: Plane, head: Mask) -> tuple[float, float]:

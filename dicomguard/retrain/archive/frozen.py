@@ -7,7 +7,7 @@ is decoded, by the child that analysis uses, to planes of stored values.
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from dicomguard import part10
 from dicomguard.analyze.pixels import Reader, Slice, Undecoded
 from dicomguard.core import canon
 from dicomguard.errors import Broken, Refused
+from dicomguard.retrain import dataset
 from dicomguard.retrain.archive import contents, golden, pixels
-from dicomguard.retrain.archive.case import Case, CaseFile
+from dicomguard.retrain.archive.case import Case, CaseFile, Split
 from dicomguard.retrain.archive.verify import file_fault
 from dicomguard.retrain.dataset import COLUMNS
 
@@ -88,6 +89,7 @@ def freeze(root: Path, out: Path, *, progress: Callable[[int, int], None] | None
     with Reader() as reader:
         for name, members in ((TRAIN, cases), (GOLDEN, held_out)):
             _write_index(root, out / name, members, reader, step)
+    _refuse_near_copies(out, {case.patient_key: case.split for case in (*cases, *held_out)})
     frozen = Frozen(
         head=now.head,
         train=tuple((case.case_id, contents.sha256_of(case)) for case in cases),
@@ -97,6 +99,15 @@ def freeze(root: Path, out: Path, *, progress: Callable[[int, int], None] | None
     )
     (out / RECORD).write_bytes(canon.encode(frozen.to_json()))
     return frozen
+
+
+def _refuse_near_copies(out: Path, split_of: Mapping[str, Split]) -> None:
+    """Pictures that are not the same but nearly so would still let a run be measured on what it has learnt."""
+    hashes: dict[Split, list[tuple[str, int]]] = {}
+    for folder in (out / TRAIN, out / GOLDEN):
+        for series in dataset.read_index(folder):
+            hashes.setdefault(split_of[series.patient_key], []).extend(dataset.near_copy_hashes(folder, [series]))
+    dataset.assert_no_near_copies(hashes)
 
 
 def _write_index(root: Path, folder: Path, cases: Sequence[Case], reader: Reader, step: Callable[[], None]) -> None:

@@ -151,7 +151,7 @@ def train(data: Path, *, minutes: float, seed: int) -> dict[str, Tensor]:
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     slices = _Slices(data, dataset.by_split(dataset.read_index(data))["train"])
-    model = Denoiser().to(memory_format=torch.channels_last)
+    model = Denoiser()
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     optimiser = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=1e-4)
     begun, spent, step, losses = time.process_time(), 0.0, 0, 0.0

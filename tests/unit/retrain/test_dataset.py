@@ -105,3 +105,17 @@ def test_a_near_copy_has_nearly_the_same_difference_hash() -> None:
     other = np.kron(rng.uniform(0, 200, (12, 12)), np.ones((16, 16)))
     hashes = [dataset.difference_hash(p) for p in (plane, copy, other)]
     assert (hashes[0] ^ hashes[1]).bit_count() < 60 < (hashes[0] ^ hashes[2]).bit_count()
+
+
+def test_a_near_copy_on_the_other_side_is_broken_with_both_names() -> None:
+    rng = np.random.default_rng(0)
+    plane = np.kron(rng.uniform(0, 200, (12, 12)), np.ones((16, 16)))
+    copy = np.clip(np.rint(plane * 0.9 + rng.normal(0, 1, plane.shape)), 0, 255)[::2, ::2]
+    other = np.kron(rng.uniform(0, 200, (12, 12)), np.ones((16, 16)))
+    own, near, far = (dataset.difference_hash(p) for p in (plane, copy, other))
+    dataset.assert_no_near_copies({"train": [("a.png", own)], "test": [("b.png", far)]})
+    dataset.assert_no_near_copies({"train": [("a.png", own), ("b.png", near)], "test": []})
+    with pytest.raises(Broken, match=r"a\.png in train and b\.png in test are near copies"):
+        dataset.assert_no_near_copies({"train": [("c.png", far), ("a.png", own)], "test": [("b.png", near)]})
+    # Empty planes are alike in every scan.
+    dataset.assert_no_near_copies({"train": [("a.png", 0)], "validation": [("b.png", 0)], "test": []})
