@@ -133,6 +133,15 @@ class Shuffled(nn.Module):
 NETS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType({"plain": Plain, "gated": Gated, "shuffled": Shuffled})
 
 
+def build(name: str) -> nn.Module:
+    """A network of chance whose first answer is the smooth fill itself."""
+    net = NETS[name]()
+    last = [module for module in net.modules() if isinstance(module, nn.Conv2d)][-1]
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
+    return net
+
+
 def complete(net: nn.Module, image: Tensor, hole: Tensor, label: Tensor, noise: Tensor) -> Tensor:
     """B×1×H×W normalised image whose hole is filled; `label` is 1 where a lesion is wanted, 0 for healthy tissue."""
     ground = smooth_fill(image, hole)

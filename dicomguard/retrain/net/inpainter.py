@@ -2,16 +2,16 @@
 
 Healthy holes teach removal, holes over a marked lesion teach insertion; one network does both, told by the label map.
 Each network has its own loss: absolute error; hinge discriminator of patches; discriminator's features matched. A step
-is a function of (seed, step); a run that was stopped goes on at its last checkpoint. Sources: patch discriminator
-(Isola 2017), hinge loss and spectral norm (Miyato 2018), feature matching (Wang 2018, pix2pixHD).
+is a function of (seed, step); a run that was stopped goes on at its last checkpoint, and the shipped weights are
+those of step 400 of the default run. Sources: patch discriminator (Isola 2017), hinge loss and spectral norm
+(Miyato 2018), feature matching (Wang 2018, pix2pixHD).
 """
 
 import argparse
 import json
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,11 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dicomguard.analyze import channels
+from dicomguard.clock import SystemClock
 from dicomguard.retrain import dataset
 from dicomguard.retrain.inpaint import fill
-from dicomguard.retrain.inpaint.nets import NETS, complete
+from dicomguard.retrain.inpaint.nets import NETS, build, complete
 from dicomguard.retrain.net.seeds import batch_generator, seed_torch
-from dicomguard.retrain.tamper.filters import dilate, smooth_noise
+from dicomguard.retrain.tamper.filters import dilate, gaussian, smooth_noise
+from dicomguard.retrain.tamper.forged import Mask
 from dicomguard.retrain.tamper.region import SMALLEST_AREA_PX, stamp
 
 _BATCH_PX = 64 * 64 * 12
@@ -98,34 +100,42 @@ def _window(one: Slice, row: int, col: int, reach: int) -> tuple[slice, slice]:
     return slice(top, top + reach), slice(left, left + reach)
 
 
+def _around_lesion(one: Slice, row: int, col: int, rng: np.random.Generator) -> tuple[Mask, Mask]:
+    """The marked lesion at a place, and a hole around it of another outline."""
+    _, labels = cv2.connectedComponents(one.lesion.astype(np.uint8), connectivity=8)
+    label = np.asarray(labels == labels[row, col])
+    rows, cols = np.nonzero(label)
+    near = np.s_[max(0, rows.min() - 12) : rows.max() + 13, max(0, cols.min() - 12) : cols.max() + 13]
+    hole, close = label.copy(), label[near]
+    if rng.random() < 0.6:
+        hole[near] = dilate(close, int(rng.integers(2, 7)))
+    else:
+        wobble = 0.15 * smooth_noise((close.shape[0], close.shape[1]), 3.0, rng)
+        hole[near] |= gaussian(dilate(close, 4).astype(np.float32), 3.0) + wobble > 0.35
+    return label, hole
+
+
 def example(one: Slice, side: int, rng: np.random.Generator) -> NDArray[np.float32] | None:
     """3×side×side (image, hole, label) of one slice; None when the drawn place does not serve."""
     wants = one.lesion_known and bool(one.lesion.sum() >= SMALLEST_AREA_PX) and bool(rng.random() < 0.6)
     places = np.flatnonzero(one.lesion if wants else one.head)
     row, col = (int(v) for v in np.unravel_index(int(places[rng.integers(len(places))]), one.head.shape))
-    hole = np.zeros_like(one.head)
     if wants:
-        _, labels = cv2.connectedComponents(one.lesion.astype(np.uint8), connectivity=8)
-        label = np.asarray(labels == labels[row, col])
-        wobble = 1.5 * smooth_noise(label.shape, 3.0, rng)
-        hole = (
-            dilate(label, int(rng.integers(2, 7)))
-            if rng.random() < 0.6
-            else np.asarray(cv2.GaussianBlur(dilate(label, 4).astype(np.float32), (0, 0), 3) + 0.1 * wobble > 0.35)
-            | label
-        )
+        label, hole = _around_lesion(one, row, col, rng)
         rows, cols = np.nonzero(hole)
         row, col = int(rows.min() + rows.max()) // 2, int(cols.min() + cols.max()) // 2
         extent = 1 + max(int(np.ptp(rows)), int(np.ptp(cols)))
     else:
-        label = np.zeros_like(one.head)
+        label, hole = np.zeros_like(one.head), np.zeros_like(one.head)
         shape, _ = stamp(float(np.exp(rng.uniform(np.log(6), np.log(30)))), rng)
         top, left = row - shape.shape[0] // 2, col - shape.shape[1] // 2
         if top < 0 or left < 0 or top + shape.shape[0] > hole.shape[0] or left + shape.shape[1] > hole.shape[1]:
             return None
         hole[top : top + shape.shape[0], left : left + shape.shape[1]] = shape
         extent = max(shape.shape)
-        if (hole & dilate(one.lesion, 3)).any() or (hole & one.head).sum() < 0.7 * hole.sum():
+        # Healthy tissue begins a little off the lesion.
+        near = np.s_[max(0, top - 3) : top + shape.shape[0] + 3, max(0, left - 3) : left + shape.shape[1] + 3]
+        if (dilate(hole[near], 3) & one.lesion[near]).any() or (hole & one.head).sum() < 0.7 * hole.sum():
             return None
     # As `fill` does: larger holes are brought down to what the networks know.
     shrink = min(1.0, fill.LARGEST_HOLE_PX / extent)
@@ -189,19 +199,20 @@ class Trainer:
 
     def __init__(self, name: str, seed: int) -> None:
         seed_torch(seed)
-        self.name, self.step, self.seconds = name, 0, 0.0
-        self.net, self.critic = NETS[name](), Critic()
+        self.name, self.step = name, 0
+        self.net, self.critic = build(name), Critic()
         self.average = NETS[name]()
         self.average.load_state_dict(self.net.state_dict())
         self._optimiser = torch.optim.Adam(self.net.parameters(), _RATE, betas=(0.8, 0.99))
         self._critic_optimiser = torch.optim.Adam(self.critic.parameters(), _CRITIC_RATE, betas=(0.5, 0.99))
 
-    def learn(self, given: NDArray[np.float32], share: float) -> float:
-        """One step; `share` of the run that is done sets the rate. Returns the absolute error in the hole."""
+    def learn(self, given: NDArray[np.float32], steps: int) -> float:
+        """One step of a run of `steps`, which set the rate. Returns the absolute error in the hole."""
         tensor = torch.from_numpy(given)
         image, hole, label, noise = (tensor[:, index : index + 1] for index in range(4))
         error, blurred, adversarial, matching = _LOSSES[self.name]
-        rate = _RATE * min(1.0, (self.step + 1) / 40) * (0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * share))))
+        fallen = 0.5 * (1 + float(np.cos(np.pi * self.step / steps)))
+        rate = _RATE * min(1.0, (self.step + 1) / 40) * (0.05 + 0.95 * fallen)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         made = complete(self.net, image, hole, label, noise)
@@ -241,7 +252,7 @@ class Trainer:
         for title, optimiser in (("optimiser", self._optimiser), ("critic_optimiser", self._critic_optimiser)):
             for index, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"{title}.{index}.{k}": v for k, v in state.items()}
-        tensors["run"] = torch.tensor([float(self.step), self.seconds], dtype=torch.float64)
+        tensors["step"] = torch.tensor(self.step)
         _write({k: v.detach().clone() for k, v in tensors.items()}, folder / f"{self.name}.checkpoint")
         shipped = {k: v.detach().half().contiguous() for k, v in self.average.state_dict().items()}
         _write(shipped, folder / f"{self.name}.safetensors")
@@ -261,7 +272,7 @@ class Trainer:
                     _, index, moment = key.split(".", 2)
                     moments.setdefault(int(index), {})[moment] = value
             optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
-        self.step, self.seconds = int(tensors["run"][0]), float(tensors["run"][1])
+        self.step = int(tensors["step"])
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
@@ -270,38 +281,50 @@ def _write(tensors: dict[str, Tensor], path: Path) -> None:
     aside.replace(path)
 
 
+def train(pool: dict[str, list[Slice]], out: Path, *, steps: int, seed: int, stop: Callable[[], bool]) -> None:
+    """Train every network to `steps`, in turns so that all are equally far when `stop` says so.
+
+    Goes on where a run in `out` ended.     Prints a line of JSON and keeps a checkpoint every 50 steps.
+    """
+    trainers = [Trainer(name, seed) for name in NETS]
+    for one in trainers:
+        one.resume(out)
+    while any(one.step < steps for one in trainers):
+        for one in trainers:
+            errors = []
+            for _ in range(min(_CHECKPOINT_STEPS, steps - one.step)):
+                errors.append(one.learn(batch(pool, batch_generator(seed, one.step), one.step), steps))
+            if errors:
+                one.save(out)
+                line = {"net": one.name, "step": one.step, "error": round(float(np.mean(errors)), 4)}
+                sys.stdout.write(json.dumps(line) + "\n")
+                sys.stdout.flush()
+        if stop():
+            return
+
+
 def main(arguments: list[str]) -> int:
     """Command of this module: write `NAME.safetensors` for every network."""
-    parser = argparse.ArgumentParser(description="Train the inpainting networks of the learned forgeries.")
+    parser = argparse.ArgumentParser(
+        description="Train the inpainting networks of the learned forgeries. A stopped run goes on when called again."
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, required=True, help="processor minutes for all networks together")
-    parser.add_argument("--slices", type=int, default=400, help="training slices of each source")
+    parser.add_argument("--minutes", type=float, help="stop after this time, all networks equally far")
+    parser.add_argument("--steps", type=int, default=600, help="steps of each network; they set the course of the rate")
+    parser.add_argument("--slices", type=int, default=150, help="training slices of each source, at most")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
-    series = dataset.by_split(dataset.read_index(given.data))["train"]
-    pool = slices(given.data, series, given.slices, given.seed)
-    sys.stdout.write(json.dumps({"slices": {name: len(members) for name, members in pool.items()}}) + "\n")
-    trainers = [Trainer(name, given.seed) for name in NETS]
-    budget = 60 * given.minutes / len(trainers)
-    for one in trainers:
-        one.resume(given.out)
-    # Processor time and not the clock's, so that a busy machine trains as long. In turns, so that all networks are
-    # equally far whenever the run is stopped.
-    while any(one.seconds < budget for one in trainers):
-        for one in trainers:
-            begun, earlier, errors = time.process_time(), one.seconds, []
-            for _ in range(_CHECKPOINT_STEPS if earlier < budget else 0):
-                rng = batch_generator(given.seed, one.step)
-                errors.append(one.learn(batch(pool, rng, one.step), min(1.0, one.seconds / budget)))
-                one.seconds = earlier + time.process_time() - begun
-            if errors:
-                one.save(given.out)
-                line = {"net": one.name, "step": one.step, "seconds": one.seconds, "error": float(np.mean(errors))}
-                sys.stdout.write(json.dumps(line) + "\n")
-                sys.stdout.flush()
+    pool = slices(given.data, dataset.by_split(dataset.read_index(given.data))["train"], given.slices, given.seed)
+    clock = SystemClock()
+    begun = clock.monotonic()
+
+    def stop() -> bool:
+        return given.minutes is not None and clock.monotonic() - begun > 60 * given.minutes
+
+    train(pool, given.out, steps=given.steps, seed=given.seed, stop=stop)
     return 0
 
 
