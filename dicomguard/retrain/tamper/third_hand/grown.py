@@ -103,7 +103,9 @@ def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> For
             else:
                 grain = float32(where * rng.uniform(-0.3, 0.4) * texture.fine(pixels, 1.0))
         made = _laid(base, strength, height, lay, middle) + grain
-        planes[z] = (float32(np.where(core, made, pixels)), float32(np.clip(np.abs(profile) * 1.6, 0, 1)))
+        # Full where the lesion is about as strong as anywhere in this slice.
+        ruling = max(0.6 * float(np.abs(profile).max()), 1e-3)
+        planes[z] = (float32(np.where(core, made, pixels)), float32(np.clip(np.abs(profile) / ruling, 0, 1)))
         truth[z] |= core & (blurred((level > 0).astype(np.float32), soft) > 0.5)
     return close_up(
         canvas,
