@@ -96,7 +96,8 @@ def membrane(offset: Pixels, hole: Mask, *, screen: float = 0.0) -> Pixels:
     size = (max(4, round(offset.shape[1] / factor)), max(4, round(offset.shape[0] / factor)))
     known = float32(cv2.resize((~hole).astype(np.float32), size, interpolation=cv2.INTER_AREA))
     # Cells on the rim take their value from outside alone.
-    small = float32(cv2.resize(offset * ~hole, size, interpolation=cv2.INTER_AREA)) / np.maximum(known, 1e-3)
+    outside = cv2.resize(offset * ~hole, size, interpolation=cv2.INTER_AREA)
+    small = float32(outside / np.maximum(known, 1e-3))
     small_hole = known < 0.5
     if not small_hole.any() or small_hole.all():
         return offset
