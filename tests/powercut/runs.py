@@ -119,7 +119,7 @@ class Recording:
         log = self.folder / f"log-{len(self._records)}.jsonl"
         command = [sys.executable, "-m", "dicomguard.scp", "--config", str(file)]
         with self.run(command, log) as tracer:
-            live = _Traced(tracer, port, self.folder / STATE, "", log)
+            live = _Traced([tracer], port, self.folder / STATE, "", log, lambda _: tracer)
             wait_for(lambda: bool(live.events("receiver.opened")), seconds=60, what=f"the receiver, see {log}")
             yield live
 
