@@ -41,7 +41,7 @@ class Size:
 # Loose pictures cost least and come from most people.
 STANDARD = Size(
     most_people=None,
-    per_family={"": 14, "cheng": 24},
+    per_family={"": 7, "cheng": 12},
     per_operation={"": 3, "cheng": 6},
     per_control={"": 4, "cheng": 8},
     archives=True,

@@ -74,7 +74,7 @@ def dense_judge(network: Network) -> Judge:
             smoothing=0.0,
         )
         score = float(scores.strengths([look], UNCALIBRATED, UNCALIBRATED.level_share)[0])
-        suspicion = (_large(fine, view.head.shape) + _large(coarse, view.head.shape)) / 2
+        suspicion = np.asarray(0.5 * (_large(fine, view.head.shape) + _large(coarse, view.head.shape)), np.float32)
         return Said(score=score, suspicion=suspicion, marked=np.asarray(suspicion > 0, np.bool_))
 
     return judge

@@ -25,6 +25,7 @@ from dicomguard.analyze.net.load import load_network
 from dicomguard.clock import Clock, SystemClock
 from dicomguard.errors import Broken
 from dicomguard.retrain import dataset
+from dicomguard.retrain.evaluate import metrics
 from dicomguard.retrain.evaluate.peers import PEERS
 from dicomguard.retrain.net.seeds import seed_torch
 from dicomguard.retrain.net.targets import target
@@ -133,7 +134,7 @@ def margin(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> list[float] | 
     one, other = twins.slice_auc(ours), twins.slice_auc(theirs)
     if one is None or other is None:
         return None
-    gap = twins.Drawn(value=one.value - other.value, draws=one.draws - other.draws).interval()
+    gap = metrics.Drawn(value=one.value - other.value, draws=one.draws - other.draws).interval()
     return [round(gap.value, 4), round(gap.low, 4), round(gap.high, 4)]
 
 
