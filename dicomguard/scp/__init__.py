@@ -1,4 +1,4 @@
-"""The receiver: C-ECHO and C-STORE as SCP. It knows neither pixels, verdicts nor work.
+"""The receiver: C-ECHO, C-STORE and storage commitment as SCP. It knows neither pixels, verdicts nor work.
 
-On pynetdicom's acceptor; everything of that stays inside this room.
+On an upper layer of its own (docs/decisions/0003); codecs and negotiation are pynetdicom's.
 """
