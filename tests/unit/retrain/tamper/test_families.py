@@ -96,8 +96,9 @@ def test_the_whole_slice_pass_is_laid_on_both_twins() -> None:
             assert not np.array_equal(forged.twin, canvas.pixels)
             assert np.array_equal(forged.mask, differing(forged.pixels, forged.twin) & (forged.alpha > 0))
             far = forged.alpha == 0
-            # Away from the edit both went through the same pass: they differ at most near the seam.
-            assert (forged.pixels[far] == forged.twin[far]).mean() > 0.97
+            # Away from the edit both went through the same pass: they differ near the seam, and by a grey level where
+            # a shift by the Fourier phase lets the edit ring over its rows and columns.
+            assert (np.abs(forged.pixels[far] - forged.twin[far]) > 1).mean() < 0.03
     assert 2 <= passes <= 18
 
 
