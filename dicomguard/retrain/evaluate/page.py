@@ -102,7 +102,7 @@ def _alarms(document: Mapping[str, Any]) -> str:
         f"{everyone['studies_flagged']} of {everyone['studies']} authentic studies of patients kept from training are "
         f"flagged as forged (95 % upper bound {percent(everyone['studies_upper'], everyone['studies'])}), and "
         f"{everyone['slices_flagged']} of {everyone['slices']} slices "
-        f"({percent(everyone['slices_upper'], everyone['slices'])})."
+        f"(95 % upper bound {percent(everyone['slices_upper'], everyone['slices'])})."
     )
     titles = ["studies flagged", "95 % bound", "slices flagged", "95 % bound", "not analysable"]
 
