@@ -7,7 +7,7 @@ once, whatever the timeout (sqlite.org/lang_transaction.html).
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +37,8 @@ _RELAXED_TIMEOUT_S = 3
 _BEGIN = "dicomguard_begin"
 # Any fixed number: serialises schema creation among the processes of a node on PostgreSQL.
 _SCHEMA_LOCK = 7_214_000_913
+# Tries to switch a new file to the write-ahead log, and the pause between two.
+_WAL_ATTEMPTS, _WAL_PAUSE_S = 20, 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +227,7 @@ def open_store(
     else:
         url = url or f"sqlite:///{root / 'node.sqlite'}"
         engine, relaxed = _sqlite(url), _sqlite(url, relaxed=True)
+        _to_wal(engine.url.database or "")
     store = Store(
         root=root,
         engine=engine,
@@ -276,6 +279,18 @@ def _sqlite(url: str, *, relaxed: bool = False) -> Engine:
         connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
 
     return engine
+
+
+def _to_wal(path: str) -> None:
+    """Switch a new file to the write-ahead log; when that cannot be had, the next connection says why.
+
+    The switch is exclusive, and SQLite waits for no other process that does the same: the receivers of a new node do.
+    """
+    for _ in range(_WAL_ATTEMPTS):
+        with suppress(sqlite3.Error), closing(sqlite3.connect(path, timeout=0)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        threading.Event().wait(_WAL_PAUSE_S)
 
 
 def _postgresql(url: str, *, relaxed: bool = False) -> Engine:

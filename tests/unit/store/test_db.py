@@ -114,6 +114,18 @@ def test_a_database_that_is_no_database_is_said(tmp_path: Path) -> None:
         open_store(tmp_path, "", SystemClock())
 
 
+def test_a_new_file_is_switched_once_another_process_lets_go(tmp_path: Path) -> None:
+    path = tmp_path / "node.sqlite"
+    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    # As another process that creates the tables: for the switch SQLite waits for no such writer.
+    holder.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.3, holder.rollback).start()
+    open_store(tmp_path, "", SystemClock()).close()
+    holder.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 def test_make_wal_stays_with_the_file(tmp_path: Path) -> None:
     make_wal(tmp_path / "work.sqlite")
     with sqlite3.connect(tmp_path / "work.sqlite") as connection:
