@@ -47,10 +47,10 @@ def program(name: str) -> str:
 
 
 @contextlib.contextmanager
-def dicomguard(folder: Path) -> Iterator[Running]:
-    """The receiver processes of a node, as it ships but for its peer and the limits of free space."""
+def dicomguard(folder: Path, *, count: int = 0) -> Iterator[Running]:
+    """So many receiver processes of a node (0: as it ships), with one peer and no limits of free space."""
     more = "[storage]\nlow_bytes = 0\nstop_bytes = 0\n"
-    count = processes(Config())
+    count = count or processes(Config())
     with receiver(folder, peers={"bench": (CALLING, "127.0.0.1")}, more=more, processes=count) as live:
         database = live.state / "node.sqlite"
 
