@@ -21,7 +21,7 @@ from prometheus_client import generate_latest
 from dicomguard import __version__, log, metrics
 from dicomguard.child import Child
 from dicomguard.clock import Clock
-from dicomguard.config import Config, changes, load
+from dicomguard.config import Config, changes, doubts, load
 from dicomguard.errors import Refused, Unavailable
 from dicomguard.scp.shared import Shared, processes
 from dicomguard.store import (
@@ -197,6 +197,8 @@ class Node:
         say(f"page       http://{web.host}:{web.port}/")
         say(f"health     http://127.0.0.1:{web.health_port}/health   metrics /metrics")
         say(f"kept in    {node.state}")
+        for sentence in doubts(self._config):
+            say(f"doubtful   {sentence}")
         _log.event("node.started", ae=node.ae_title, port=node.port, version=__version__)
 
     # --- how it is -------------------------------------------------------------------------------------------------

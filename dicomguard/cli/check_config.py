@@ -1,11 +1,13 @@
 """`dicomguard check-config`: is the configuration sound, and what does it mean."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dicomguard import config
+from dicomguard.retrain import schedule
 
 
 def command(
@@ -20,10 +22,14 @@ def command(
         print(config.describe(), end="")
         return
     loaded = config.load(file)
+    if loaded.retrain.archive is not None and loaded.retrain.cron:
+        schedule.trigger(loaded.retrain.cron, loaded.node.timezone)
     node = loaded.node
     print(f"{loaded.file or 'built-in defaults'}: sound")
     print(f"receiver   {node.ae_title} on {node.host}:{node.port}, state in {node.state}")
-    print(f"database   {loaded.database.url or 'SQLite in the state folder'}")
+    if loaded.tls.port:
+        print(f"with TLS   on {node.host}:{loaded.tls.port}")
+    print(f"database   {re.sub(r':[^:@/]*@', ':***@', loaded.database.url) or 'SQLite in the state folder'}")
     print(
         f"page       http://{loaded.web.host}:{loaded.web.port}/   health http://127.0.0.1:{loaded.web.health_port}/health"
     )
@@ -37,7 +43,8 @@ def command(
     if not loaded.peers:
         print("may send   nobody: add a section [peers.NAME]")
     for destination in loaded.destinations:
-        print(f"results    {destination.name}: {destination.ae_title} at {destination.host}:{destination.port}")
+        asked = ", asked for storage commitment" if destination.commitment else ""
+        print(f"results    {destination.name}: {destination.ae_title} at {destination.host}:{destination.port}{asked}")
     for route in loaded.routes:
         senders = ", ".join(route.calling_ae_titles) or "every sender"
         categories = ", ".join(route.categories) or "every answer"
@@ -45,4 +52,6 @@ def command(
     if not loaded.routes:
         print("route      none: results are kept and shown on the page, and sent nowhere")
     for rule in loaded.rules:
-        print(f"rule       {rule.name}")
+        print(f"rule       {rule.name}: {rule.action}")
+    for sentence in config.doubts(loaded):
+        print(f"doubtful   {sentence}")

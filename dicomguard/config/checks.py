@@ -2,17 +2,17 @@
 
 import re
 import zoneinfo
+from typing import get_args
 
 from dicomguard.config.sections import LOOPBACK, Config
 from dicomguard.config.source import Source, nearest
-from dicomguard.core.peer import check_ae_title
 from dicomguard.core.routing import RETURN_TO_SENDER
+from dicomguard.core.verdict import Category
 from dicomguard.errors import Refused
 
 
 def check(config: Config, source: Source) -> None:
     """Raise `Refused` with the line where they contradict each other."""
-    check_ae_title(config.node.ae_title, where="node")
     if not 1 <= len(config.node.name) <= 64 or "\\" in config.node.name:
         # It becomes Device Serial Number (LO) of every result.
         raise Refused(f"{source.at('node', 'name')}: name has 1 to 64 characters and no backslash. Shorten it.")
@@ -37,12 +37,29 @@ def check(config: Config, source: Source) -> None:
         raise Refused(f"{source.at('node', 'log_level')}: use DEBUG, INFO, WARNING or ERROR.")
     names = [destination.name for destination in config.destinations]
     for route in config.routes:
+        if not route.to:
+            raise Refused(
+                f'{source.at("routes")}: route "{route.name}" names no destination. '
+                f"Add to = [...].{nearest('', [*names, RETURN_TO_SENDER])}"
+            )
+        for category in route.categories:
+            if category not in get_args(Category):
+                raise Refused(
+                    f'{source.at("routes", "categories")}: route "{route.name}" is for "{category}", '
+                    f"which is no answer.{nearest(category, list(get_args(Category)))}"
+                )
         for target in route.to:
             if target != RETURN_TO_SENDER and target not in names:
                 raise Refused(
                     f'{source.at("routes", "to")}: route "{route.name}" sends to "{target}", which is no destination.'
                     f"{nearest(target, [*names, RETURN_TO_SENDER])}"
                 )
+    if not re.match(r"$|postgresql(\+psycopg)?://|sqlite:///", config.database.url):
+        # Not the text itself: it may hold a password.
+        raise Refused(
+            f"{source.at('database', 'url')}: this is no database of ours. "
+            'Write url = "postgresql+psycopg://user@host/name", or leave it out for SQLite in the state folder.'
+        )
     if config.database.password_file is not None and not re.match(r"postgresql[^:]*://[^@/:]+@", config.database.url):
         raise Refused(
             f"{source.at('database', 'password_file')}: the password belongs to the user that url names. "

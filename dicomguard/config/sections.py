@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dicomguard.core.commitment import Patience
-from dicomguard.core.peer import Destination, Peer
+from dicomguard.core.peer import Destination, Peer, check_ae_title
 from dicomguard.core.routing import Route
 from dicomguard.core.selection import Rule
 from dicomguard.errors import Refused
@@ -33,6 +33,9 @@ class Node:
     name: str = _key("dicomguard", "Name of this node, as results carry it (Device Serial Number).")
     timezone: str = _key("UTC", "Zone of the times in results whose source names none, and of the schedule.")
     log_level: str = _key("INFO", "DEBUG, INFO, WARNING or ERROR.")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ae_title", check_ae_title(self.ae_title, where="node"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

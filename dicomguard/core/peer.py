@@ -59,7 +59,8 @@ class Peer:
     urgent: Policy = "asked"
 
     def __post_init__(self) -> None:
-        check_ae_title(self.ae_title, where=f"peers.{self.name}")
+        # Padding is not significant (PS3.5 6.2), and what a request brings is compared without it.
+        object.__setattr__(self, "ae_title", check_ae_title(self.ae_title, where=f"peers.{self.name}"))
         for key in self.key_sha256:
             if not _SHA256.fullmatch(_bare(key)):
                 raise Refused(
@@ -107,6 +108,6 @@ class Destination:
     commitment: bool = False
 
     def __post_init__(self) -> None:
-        check_ae_title(self.ae_title, where=f"destinations.{self.name}")
+        object.__setattr__(self, "ae_title", check_ae_title(self.ae_title, where=f"destinations.{self.name}"))
         if not 1 <= self.port <= 65535:
             raise Refused(f"Port {self.port} of [destinations.{self.name}] is impossible. Use 1 to 65535.")

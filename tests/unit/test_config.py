@@ -40,6 +40,8 @@ def test_defaults_listen_on_loopback_and_name_no_peer() -> None:
         ("[peers.ct]\nae_title = 'CT'\naddresses = []\n", "names no address"),
         ("[destinations.a]\nae_title='A'\nhost='h'\nport=0\n", "Port 0"),
         ("[[routes]]\nname='r'\nto=['pacs']\n", 'sends to "pacs", which is no destination'),
+        ("[[routes]]\nname='r'\n", 'node.toml:1: route "r" names no destination'),
+        ("[[routes]]\nname='r'\nto=['sender']\ncategories=['fake']\n", 'node.toml:4: route "r" is for "fake"'),
         ("[[rules]]\nname='r'\naction='look'\n", "is not one of analyse, skip"),
         ("[[rules]]\nname='r'\naction='skip'\nmodality=7\n", "is no list of texts"),
         ("[routes]\nname='r'\n", "Write [[routes]]"),
@@ -97,3 +99,49 @@ def test_the_password_of_the_database_comes_from_its_file(tmp_path: Path) -> Non
 def test_a_password_without_its_user_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(Refused, match="belongs to the user"):
         config.parse(f'[database]\nurl = "{url}"\npassword_file = "secret"\n', base=tmp_path, path=None)
+
+
+@pytest.mark.parametrize("padded", ["CT1 ", " CT1"])
+def test_padding_of_an_ae_title_is_not_significant(padded: str) -> None:
+    loaded = parse(
+        f"[node]\nae_title = '{padded}'\n[peers.ct]\nae_title = '{padded}'\naddresses = ['192.0.2.7']\n"
+        f"[destinations.ct]\nae_title = '{padded}'\nhost = 'h'\nport = 104\n"
+    )
+    assert {loaded.node.ae_title, loaded.peers[0].ae_title, loaded.destinations[0].ae_title} == {"CT1"}
+
+
+def test_a_refused_url_is_not_repeated_since_it_may_hold_a_password() -> None:
+    with pytest.raises(Refused, match="no database of ours") as caught:
+        parse("[database]\nurl = 'mysql://guard:hunter2@db/guard'\n")
+    assert "hunter2" not in str(caught.value)
+
+
+_PACS = "[destinations.pacs]\nae_title = 'PACS'\nhost = 'h'\nport = 104\n"
+_CT = "[peers.ct]\nae_title = 'CT1'\naddresses = ['192.0.2.7']\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[analysis]\nweights = 'none.safetensors'\n", "weights of [analysis] names /base/none.safetensors"),
+        ("[tls]\nport = 2762\ncertificate = 'c'\nkey = 'k'\nauthorities = 'a'\n", "key of [tls] names /base/k"),
+        ("[retrain]\narchive = 'cases'\n", "archive of [retrain] names /base/cases, where no folder is"),
+        (_PACS, "No route leads to the destination pacs"),
+        (_CT + "[[routes]]\nname = 'r'\nto = ['sender']\n", "no destination is CT1"),
+        (
+            _PACS + "[[routes]]\nname = 'r'\ncalling_ae_titles = ['CT9']\nto = ['pacs']\n",
+            "CT9, which no peer is",
+        ),
+        (_PACS + "commitment = true\n", "pacs is asked for storage commitment, but is no peer"),
+        ("[web]\nhost = '0.0.0.0'\n", "open to the network at 0.0.0.0 without TLS"),
+        ("[web]\nhost = '0.0.0.0'\n", "answers by no name but localhost"),
+    ],
+)
+def test_what_a_node_would_not_find_is_doubtful(text: str, sentence: str) -> None:
+    assert [said for said in config.doubts(parse(text)) if sentence in said]
+
+
+def test_a_configuration_that_fits_itself_is_not_doubtful() -> None:
+    routes = "[[routes]]\nname = 'r'\ncalling_ae_titles = ['CT1']\nto = ['pacs', 'sender']\n"
+    modality = "[destinations.ct]\nae_title = 'CT1'\nhost = 'h'\nport = 104\ncommitment = true\n"
+    assert config.doubts(parse(_CT + _PACS + modality + routes)) == []
