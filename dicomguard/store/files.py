@@ -288,8 +288,15 @@ def remove_leftovers(root: Path, *, older_than: float) -> int:
 @contextmanager
 def lock_folder(root: Path) -> Iterator[None]:
     """Own the state folder for as long as the block runs; a second node on the same folder is refused."""
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (root / "node.lock").open("a") as file:
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (root / "node.lock").open("a")
+    except OSError as error:
+        raise Refused(
+            f"The state folder {root} cannot be used: {error.strerror}. "
+            "Make it a folder that belongs to the user of the node, or name another as state in [node]."
+        ) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

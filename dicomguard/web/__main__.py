@@ -1,6 +1,7 @@
 """`python -m dicomguard.web --config FILE`: the web process."""
 
 import argparse
+import socket
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import uvicorn
 from dicomguard import config as configuration
 from dicomguard import log
 from dicomguard.clock import SystemClock
-from dicomguard.errors import DicomguardError
+from dicomguard.errors import DicomguardError, Unavailable
 from dicomguard.flow.client import Client
 from dicomguard.store.db import open_configured
 from dicomguard.web.app import make_app
@@ -31,15 +32,14 @@ def main() -> int:
         config = configuration.load(arguments.config)
         log.configure(config.node.log_level, clock)
         store = open_configured(config, clock)
+        listening = _listen(config.web.host, config.web.port)
     except DicomguardError as error:
-        print(error, file=sys.stderr)  # noqa: T201 -- before the log is configured, to the person at the terminal
+        print(error, file=sys.stderr)  # noqa: T201 -- a sentence for the person at the terminal, like the receiver's
         return error.exit_status
     app = make_app(config, store=store, client=Client(store, clock), clock=clock)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            host=config.web.host,
-            port=config.web.port,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -50,9 +50,22 @@ def main() -> int:
         )
     )
     log.get("web").event("page.opened", url=f"http://{config.web.host}:{config.web.port}/")
-    server.run()
+    with listening:
+        server.run(sockets=[listening])
     store.close()
     return 0 if server.started else 1
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The page's socket; raises `Unavailable` while somebody else has the port, so that the supervisor tries again."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        # What follows in brackets repeats the address.
+        reason = str(error.strerror).partition(" (")[0]
+        raise Unavailable(
+            f"Port {port} of [web] on {host} cannot be opened: {reason}. Choose another or stop its user."
+        ) from error
 
 
 if __name__ == "__main__":

@@ -79,3 +79,10 @@ def test_a_folder_that_is_there_is_flushed_before_a_file_in_it_counts(tmp_path: 
     disk.steps.clear()
     write_durably(disk, tmp_path, "a/b/fifth", [b"5"])
     assert disk.steps.count("sync_folder") == 3
+
+
+def test_a_state_folder_that_cannot_be_made_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(Refused, match=r"cannot be used: .* state in"), lock_folder(place):
+            pass
