@@ -4,8 +4,9 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -56,13 +57,20 @@ def peer(
     check_called: bool = False,
     calling: tuple[str, ...] = (),
     port: int = 0,
+    both_roles: tuple[str, ...] = (),
+    handlers: Sequence[tuple[Any, Callable[[Event], Any]]] = (),
 ) -> Iterator[Peer]:
-    """`status` maps a SOP class (or a function of SOP class and number of the arrival) to a status, or to `ABORT`."""
+    """`status` maps a SOP class (or a function of SOP class and number of the arrival) to a status, or to `ABORT`.
+
+    `handlers` serve what is not C-STORE and C-ECHO, of the classes `both_roles` as SCU or SCP.
+    """
     ae = AE(ae_title=ae_title)
     ae.require_called_aet = check_called
     ae.require_calling_aet = list(calling)
     for sop_class in classes:
         ae.add_supported_context(sop_class, list(syntaxes))
+    for sop_class in both_roles:
+        ae.add_supported_context(sop_class, scu_role=True, scp_role=True)
     running = Peer(port=port)
     stop = threading.Event()
 
@@ -90,8 +98,8 @@ def peer(
     def opened(_event: Event) -> None:
         running.associations += 1
 
-    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_C_ECHO, lambda _: 0), (evt.EVT_ACCEPTED, opened)]
-    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    own = [(evt.EVT_C_STORE, store), (evt.EVT_C_ECHO, lambda _: 0), (evt.EVT_ACCEPTED, opened)]
+    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[*own, *handlers])
     running.port = server.server_address[1]
     try:
         yield running

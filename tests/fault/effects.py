@@ -147,6 +147,8 @@ def _watch_associations(effects: Effects) -> None:
 
     _door(effects, ApplicationEntity, "associate", lambda *_, **__: "associate")
     _door(effects, Association, "send_c_store", lambda *_, **__: "send and hear the answer")
+    _door(effects, Association, "send_n_action", lambda *_, **__: "ask and hear the answer")
+    _door(effects, Association, "send_n_event_report", lambda *_, **__: "report and hear the answer")
     _door(effects, Association, "release", lambda *_, **__: "release")
 
     def pdu(connection: socket.socket, content: bytes, *_: Any) -> str | None:

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -32,7 +32,9 @@ from tests.peer import Peer, peer
 from tests.peers import Postgres, free_port
 from tests.receiver import configuration
 
-Stage = Literal["receive", "work"]
+Stage = Literal["receive", "work", "commit", "answer", "vouch"]
+# Those in which a receiver is stopped, and not a worker.
+RECEIVERS = ("receive", "vouch")
 LEASE_S = 1.0
 # The second worker ends the work; a third is only wanted when that one was too slow for its lease.
 TURNS = 4
@@ -48,6 +50,18 @@ class Outcome:
     name: str
     # Objects that an archive got twice, with the same UID and the same bytes.
     repeated: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rest:
+    """What a worker that ends well may leave to one that is started later."""
+
+    # In words, "" when nothing is left; raises when something is wrong meanwhile.
+    left: Callable[[], str]
+    later_s: float
+
+
+ALL = Rest(left=str, later_s=0.0)
 
 
 class Loop:
@@ -71,6 +85,8 @@ class Loop:
         self._other = other
         self._numbers = count()
         self._port = free_port()
+        self._commitment = False
+        self._callers, self._more = {"ct1": ("CT1", "127.0.0.1")}, SMALL_LOG
         self._template = folder / "template"
         self._prepare()
 
@@ -80,10 +96,10 @@ class Loop:
             self._sql('CREATE DATABASE "template"')
         assert self._work(self._template, "template", "node-a") == 0
         store = open_store(self._template, self._url("template"), SystemClock())
-        if self._stage == "work":
-            world.send_study(store, self._folder / "in", slices=SLICES)
-        else:
+        if self._stage == "receive":
             self._files = world.write_study(self._folder / "in", slices=SLICES)
+        else:
+            self._key = world.send_study(store, self._folder / "in", slices=SLICES)
         store.close()
 
     def whole(self) -> list[str]:
@@ -99,30 +115,41 @@ class Loop:
         if self._server is not None:
             self._sql(f'CREATE DATABASE "{name}" TEMPLATE "template"')
         seen = {archive: len(got.received) for archive, got in self._archives.items()}
-        if self._stage == "receive":
-            stopped = self._receive(state, name, number, moment)
-            assert self._work(state, name, "node-a") == 0, self._said()
-        else:
-            stopped = self._work_on(state, name, number, moment)
+        stopped = self._go(state, name, number, moment)
         repeated = self._check(state, name, seen)
         shutil.rmtree(state)
         if self._server is not None:
             self._sql(f'DROP DATABASE "{name}" WITH (FORCE)')
         return Outcome(name=stopped, repeated=repeated)
 
+    def _go(self, state: Path, database: str, number: int | str, moment: Moment) -> str:
+        """The stage itself, to its end; the name of the effect at which the process was stopped."""
+        if self._stage == "work":
+            return self._work_on(state, database, number, moment)
+        stopped = self._serve(state, database, number, moment, self._send)
+        assert self._work(state, database, "node-a") == 0, self._said()
+        return stopped
+
     # --- the worker ------------------------------------------------------------------------------------------------
 
-    def _work_on(self, state: Path, database: str, number: int | str, moment: Moment) -> str:
+    def _work_on(self, state: Path, database: str, number: int | str, moment: Moment, rest: Rest = ALL) -> str:
         """Name of the effect at which the first worker was stopped; then others until one ends well."""
         self._trace.unlink(missing_ok=True)
         status = self._work(state, database, "node-a", number, moment, trace=self._trace)
         stopped = self._stopped_at(number, status)
-        turns = 0
-        while status != 0 and turns < TURNS:
-            turns += 1
-            status = self._work(state, database, "node-b" if self._other else "node-a")
-        assert status == 0, self._said()
+        self._finish(state, database, status, rest)
         return stopped
+
+    def _finish(self, state: Path, database: str, status: int, rest: Rest) -> None:
+        """More workers until one ends well and nothing is left; one that leaves something is followed much later."""
+        ahead_s = 0.0
+        for _ in range(TURNS):
+            left = rest.left()
+            if status == 0 and not left:
+                return
+            ahead_s += rest.later_s if status == 0 else 0.0
+            status = self._work(state, database, "node-b" if self._other else "node-a", ahead_s=ahead_s)
+        assert (status, rest.left()) == (0, ""), self._said()
 
     def _work(
         self,
@@ -132,6 +159,7 @@ class Loop:
         number: int | str = 0,
         moment: Moment = "before",
         trace: Path = Path(os.devnull),
+        ahead_s: float = 0.0,
     ) -> int:
         plan = {
             "state": str(state),
@@ -141,49 +169,57 @@ class Loop:
             "until_idle": True,
             "in_a_hurry": True,
             # Whoever is not meant to lose its work must not, however busy the machine is.
-            "lease_s": LEASE_S if self._stage == "work" else 60.0,
+            "lease_s": 60.0 if self._stage in RECEIVERS else LEASE_S,
             # The association of a receiver that was stopped is open for another ten seconds.
             "hold_s": 0.5,
+            "commitment": self._commitment,
+            "ahead_s": ahead_s,
         }
         self._zygotes["worker"].start({"plan": plan, **self._order(state, trace, number, moment)})
         return self._zygotes["worker"].wait()
 
     # --- the receiver ----------------------------------------------------------------------------------------------
 
-    def _receive(self, state: Path, database: str, number: int | str, moment: Moment) -> str:
-        """As a modality: all slices again until each was acknowledged, to the first receiver or the one after it."""
+    def _send(self) -> bool:
+        """As a modality, all slices; whether each was acknowledged."""
+        here = Destination(name="node", ae_title="DICOMGUARD", host="127.0.0.1", port=self._port)
+        sent = storage.send(self._files, here, calling_ae="CT1", timeouts=Timeouts(connect_s=2, answer_s=5))
+        return [item.answer.event for item in sent] == [Event.STORED] * SLICES
+
+    def _serve(
+        self, state: Path, database: str, number: int | str, moment: Moment, ask: Callable[[], bool]
+    ) -> str:  # fmt: skip
+        """Again until a peer has what it asks for, from the first receiver or the one after it."""
         zygote = self._zygotes["receiver"]
         self._trace.unlink(missing_ok=True)
         pid = self._open(state, database, self._trace, number, moment)
         stopped, first = "", True
-        here = Destination(name="node", ae_title="DICOMGUARD", host="127.0.0.1", port=self._port)
         deadline = time.monotonic() + 90
-        acknowledged = False
+        served = False
         while True:
             assert time.monotonic() < deadline, self._said()
-            if acknowledged:
+            if served:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
-            if acknowledged or zygote.ended():
+            if served or zygote.ended():
                 status = zygote.wait()
                 if first:
                     stopped, first = self._stopped_at(number, status), False
                 else:
                     assert status == 0, self._said()
-                if acknowledged and status == 0:
+                if served and status == 0:
                     return stopped
                 pid = self._open(state, database, Path(os.devnull), 0, "before")
-            sent = storage.send(self._files, here, calling_ae="CT1", timeouts=Timeouts(connect_s=2, answer_s=5))
-            acknowledged = [item.answer.event for item in sent] == [Event.STORED] * SLICES
-            if not acknowledged:
+            served = ask()
+            if not served:
                 time.sleep(0.02)
 
     def _open(self, state: Path, database: str, trace: Path, number: int | str, moment: Moment) -> int:
         config = self._folder / f"{database}.toml"
         config.write_text(
-            configuration(
-                self._port, peers={"ct1": ("CT1", "127.0.0.1")}, more=SMALL_LOG, url=self._url(database)
-            ).replace('state = "state"', f'state = "{state}"')
+            configuration(self._port, peers=self._callers, more=self._more, url=self._url(database)).replace(
+                'state = "state"', f'state = "{state}"'
+            )
         )
         order = self._order(state, trace, number, moment)
         return self._zygotes["receiver"].start({"config": str(config), **order})
@@ -203,13 +239,15 @@ class Loop:
         assert len({item.sop_instance_uid for item in instances}) == len(instances) == SLICES
         assert {(item.state, item.ordinal) for item in instances} == {("stored", 0)}
         assert [item.kind for item in kept] == ["SEG", "SR", "SR-2D"]
-        assert [(item.destination, item.state.value) for item in planned] == [(to, "sent") for to in self._archives]
+        assert {item.destination: item.state.value for item in planned} == dict.fromkeys(self._archives, "sent")
+        # Only questions and answers go to and fro in the others.
+        sent = kept[:2] if self._stage in ("receive", "work", "commit") else []
         repeated = 0
         for archive, got in self._archives.items():
             received = got.received[seen[archive] :]
-            assert {uid for uid, _, _ in received} == {item.sop_instance_uid for item in kept[:2]}
-            assert len({(uid, content) for uid, content, _ in received}) == 2, "equal UIDs with other bytes"
-            repeated += len(received) - 2
+            assert {uid for uid, _, _ in received} == {item.sop_instance_uid for item in sent}
+            assert len({(uid, content) for uid, content, _ in received}) == len(sent), "equal UIDs with other bytes"
+            repeated += len(received) - len(sent)
         return repeated
 
     def _stopped_at(self, number: int | str, status: int) -> str:

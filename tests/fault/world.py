@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from dicomguard.analyze import masks, weights
 from dicomguard.analyze.client import model_of, software
 from dicomguard.child import Child, ChildEnded, ChildSilent
 from dicomguard.clock import SystemClock
+from dicomguard.core import commitment as core_commitment
 from dicomguard.core.completion import Patience
 from dicomguard.core.delivery import Backoff
 from dicomguard.core.finding import Coverage
@@ -42,16 +43,18 @@ from dicomguard.core.verdict import (
 )
 from dicomguard.deliver.association import Timeouts
 from dicomguard.errors import DicomguardError
-from dicomguard.flow import completion, delivery, study, sweep
+from dicomguard.flow import commitment, completion, delivery, study, sweep
 from dicomguard.flow.engine import Engine, lock_state, work_database
 from dicomguard.flow.states import BEFORE_DELIVERY, DELIVERING
-from dicomguard.store import studies
+from dicomguard.store import commitments, studies
 from dicomguard.store.db import Store, make_wal, open_store
 from dicomguard.store.intake import Sender, receive_file
 from tests import sr_cases
 from tests.conftest import ROOT
 
 DESTINATION = "archive"
+# For a report on the association of the question; an archive of these tests answers in a tenth of it.
+LINGER_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,10 @@ class Plan:
     answer_s: float = 10.0
     # An open association that was silent this long does not hold a study.
     hold_s: float = 600.0
+    # Destinations are asked for storage commitment.
+    commitment: bool = False
+    # The worker's clock is so far ahead: what waits for hours is done at once.
+    ahead_s: float = 0.0
 
 
 # ---- studies ------------------------------------------------------------------------------------------------------
@@ -259,6 +266,17 @@ def analysis(kind: str, count: Path) -> study.Analyse:
 # ---- the worker ---------------------------------------------------------------------------------------------------
 
 
+class AheadClock(SystemClock):
+    """The machine's clock in some hours."""
+
+    def __init__(self, ahead_s: float) -> None:
+        self._ahead = timedelta(seconds=ahead_s)
+
+    def now(self) -> datetime:
+        """Aware UTC time of day, later."""
+        return super().now() + self._ahead
+
+
 class MortalEngine(Engine):
     """An engine whose steps may be the last thing the process does."""
 
@@ -291,12 +309,12 @@ def work(plan: Plan) -> None:
     """One worker process until SIGTERM, or until nothing is left to do."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    clock = SystemClock()
+    clock = AheadClock(plan.ahead_s)
     state = Path(plan.state)
     store = open_store(state, plan.url, clock)
     shared = plan.url.startswith("postgresql")
     destinations = tuple(
-        Destination(name=name, ae_title=name.upper(), host="127.0.0.1", port=port)
+        Destination(name=name, ae_title=name.upper(), host="127.0.0.1", port=port, commitment=plan.commitment)
         for name, port in plan.destinations.items()
     )
     with lock_state(state, name=f"worker-{plan.node}" if shared else "worker"):
@@ -332,6 +350,19 @@ def work(plan: Plan) -> None:
             ),
         )
         engine.register(study.DELIVERY_WORKFLOW, sending.run)
+        committing = commitment.CommitmentWork(
+            store=store,
+            clock=clock,
+            settings=commitment.Settings(
+                calling_ae="DICOMGUARD",
+                destinations={item.name: item for item in destinations},
+                patience=core_commitment.Patience(),
+                timeouts=Timeouts(connect_s=2, answer_s=plan.answer_s),
+                linger_s=LINGER_S,
+            ),
+        )
+        engine.register(commitment.COMMIT_WORKFLOW, committing.run)
+        engine.register(commitment.ANSWER_WORKFLOW, committing.answer)
         beat = sweep.Sweep(
             engine=engine,
             store=store,
@@ -366,10 +397,12 @@ def run_worker(seconds: float, **plan: object) -> int:
 
 
 def idle(store: Store) -> bool:
-    """Whether nothing collects, is under way or waits."""
+    """Whether nothing collects, is under way, waits or is to be asked or answered now."""
+    now = store.clock.now()
     with store.read() as tx:
         busy = studies.in_state(tx, (*BEFORE_DELIVERY, DELIVERING))
-        return not busy and not studies.collecting(tx, now=store.clock.now())
+        open_questions = commitments.due(tx, now=now) or commitments.requests(tx, now=now)
+        return not busy and not open_questions and not studies.collecting(tx, now=now)
 
 
 if __name__ == "__main__":

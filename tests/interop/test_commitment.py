@@ -1,6 +1,7 @@
 """Storage commitment in both directions (PS3.4 annex J), against Orthanc and against scripted peers of pynetdicom."""
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -35,12 +36,13 @@ from dicomguard.store import commitments, deliveries, results, studies
 from dicomguard.store.db import Limits, Store, open_store
 from tests import web_cases
 from tests.instances import ROOT, part10_file
-from tests.peers import free_port, orthanc, wait_for
+from tests.peers import Postgres, free_port, orthanc, wait_for
 from tests.receiver import LiveReceiver, associated, receiver, send
 
 Need = Callable[[str, str], str]
 QUICK = Timeouts(connect_s=5, answer_s=10)
 CLASS, INSTANCE = StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+_NUMBERS = itertools.count()
 PEERS = {"ct1": ("CT1", "127.0.0.1"), "archive": ("ARCHIVE", "127.0.0.1"), "orthanc": ("ORTHANC", "127.0.0.1")}
 
 
@@ -192,9 +194,18 @@ def clock() -> FakeClock:
     return FakeClock(SystemClock().now())
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    """Of a database of this test."""
+    if request.param == "sqlite":
+        return ""
+    server: Postgres = request.getfixturevalue("postgres_server")
+    return server.create(f"commitment-{next(_NUMBERS)}")
+
+
 @pytest.fixture
-def store(tmp_path: Path, clock: FakeClock) -> Iterator[Store]:
-    opened = open_store(tmp_path / "state", "", clock, limits=Limits(low_bytes=1, stop_bytes=1))
+def store(tmp_path: Path, clock: FakeClock, url: str) -> Iterator[Store]:
+    opened = open_store(tmp_path / "state", url, clock, limits=Limits(low_bytes=1, stop_bytes=1))
     yield opened
     opened.close()
 
@@ -301,8 +312,8 @@ def live_worker(live: LiveReceiver, folder: Path, peer: Destination) -> Worker:
     return Worker(store, key, peer, SystemClock(), linger_s=0.1)
 
 
-def test_a_report_on_a_new_association_to_our_port(tmp_path: Path) -> None:
-    with receiver(tmp_path, peers=PEERS) as live, archive(answer="new", to=live.port) as peer:
+def test_a_report_on_a_new_association_to_our_port(tmp_path: Path, url: str) -> None:
+    with receiver(tmp_path, peers=PEERS, url=url) as live, archive(answer="new", to=live.port) as peer:
         at = Destination(name="archive", ae_title="ARCHIVE", host="127.0.0.1", port=peer.port, commitment=True)
         work = live_worker(live, tmp_path / "in", at)
         work.deliver()
@@ -360,13 +371,13 @@ def to_modality(port: int) -> str:
     return f'[destinations.ct]\nae_title = "CT1"\nhost = "127.0.0.1"\nport = {port}'
 
 
-def test_a_modality_is_told_what_is_kept_and_what_is_not(tmp_path: Path) -> None:
+def test_a_modality_is_told_what_is_kept_and_what_is_not(tmp_path: Path, url: str) -> None:
     files = [part10_file(tmp_path / "in", sop=f"{ROOT}.1.1.{number}") for number in range(3)]
     port = free_port()
     metas = [part10.read_meta(file) for file in files]
     names = [(meta.sop_class_uid, meta.sop_instance_uid) for meta in metas]
     wrong = [("1.2.840.10008.5.1.4.1.1.7", names[2][1]), (names[0][0], f"{ROOT}.9.9")]
-    with receiver(tmp_path, peers=PEERS, more=to_modality(port)) as live:
+    with receiver(tmp_path, peers=PEERS, more=to_modality(port), url=url) as live:
         with associated(live, files) as association:
             assert [send(association, file) for file in files] == [0, 0, 0]
         assert question(live, "2.25.7", [*names[:2], *wrong], title="CT1") == 0x0000

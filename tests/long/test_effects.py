@@ -1,11 +1,17 @@
-"""Stop receiver and worker at every effect there is: one report with one set of UIDs in each archive, each time."""
+"""Stop receiver and worker at every effect there is: one report with one set of UIDs in each archive, each time.
 
+With storage commitment: each archive is asked until it vouches for everything, nothing counts as committed for which
+none has vouched, and each that asks the node gets its answer.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.fault.commitment_loop import loop_of
 from tests.fault.effects import Moment
-from tests.fault.loop import Stage, loop
+from tests.fault.loop import Stage
 
 MOMENTS: tuple[Moment, ...] = ("before", "after")
 
@@ -18,6 +24,16 @@ CASES = [
     ("work", "sqlite", "other"),
     ("work", "postgresql", "same"),
     ("work", "postgresql", "other"),
+    ("vouch", "sqlite", "same"),
+    ("vouch", "postgresql", "same"),
+    ("commit", "sqlite", "same"),
+    ("commit", "sqlite", "other"),
+    ("commit", "postgresql", "same"),
+    ("commit", "postgresql", "other"),
+    ("answer", "sqlite", "same"),
+    ("answer", "sqlite", "other"),
+    ("answer", "postgresql", "same"),
+    ("answer", "postgresql", "other"),
 ]
 
 
@@ -29,11 +45,11 @@ def test_every_effect(
     executor: str,
     tmp_path: Path,
     request: pytest.FixtureRequest,
-    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     """n = 1, 2, 3 … until the run completes, before and after."""
     server = request.getfixturevalue("postgres_server") if database == "postgresql" else None
-    with loop(tmp_path, stage, server, other=executor == "other") as runs, capsys.disabled():
+    with loop_of(tmp_path, stage, server, other=executor == "other") as runs:
         title = f"{stage} {database} {executor}"
         whole = runs.whole()
         reached: set[str] = set()
@@ -56,4 +72,6 @@ def test_every_effect(
                 assert runs.run(name, moment).name, f"never stopped at: {name}"
                 count += 1
                 print(f"{title}     {moment:6s} {name}")
-        print(f"{title}: {number - 1} effects, {count} runs, {repeated} objects sent twice with one UID")
+        record_property("effects at which a process was stopped", number - 1)
+        record_property("runs of the effect loop", count)
+        print(f"{title}: {number - 1} effects, {count} runs, {repeated} objects or answers sent twice with one UID")
