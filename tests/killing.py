@@ -62,12 +62,6 @@ class Tally:
             f"{self.logged} in the log after the kills, {self.wiped} of their files taken"
         )
 
-    def add(self, other: "Tally") -> None:
-        """The figures of another campaign, whose UIDs are not these."""
-        for name in ("unanswered", "kills", "killed_starts", "logged", "wiped", "missing", "torn"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.acknowledged |= other.acknowledged
-
     def whole(self, path: Path, sha256: str) -> bool:
         """Whether a file's dataset has that hash; one that has not changed since is not read again."""
         found = path.stat()

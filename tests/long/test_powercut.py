@@ -25,8 +25,18 @@ from tests.powercut.recorder import Unsupported
 from tests.powercut.trace import Event, Trace
 
 Need = Callable[[str, str], str]
+Record = Callable[[str, object], None]
 Recorded = tuple[Trace, prover.Sent]
 pytestmark = pytest.mark.timeout(3600)
+
+
+def kept(verdict: prover.Verdict, record: Record) -> None:
+    """Print and record what was replayed; no promise is broken in it."""
+    print(verdict.say())
+    record("power cuts: replayed", verdict.cuts)
+    record("power cuts: distinct states", verdict.states)
+    record("power cuts: broken promises", len(verdict.findings))
+    assert not verdict.findings, verdict.say()
 
 
 @pytest.fixture
@@ -63,17 +73,18 @@ def record_receiver(folder: Path, strace: str, *, seed: int, order: str) -> Reco
 
 
 @pytest.mark.parametrize(("order", "seed"), [("log", 1), ("log", 2), ("log", 3), ("literal", 4)])
-def test_five_hundred_cuts_of_a_receiver(order: str, seed: int, tmp_path: Path, memory: Path, need: Need) -> None:
+def test_five_hundred_cuts_of_a_receiver(
+    order: str, seed: int, tmp_path: Path, memory: Path, need: Need, record_property: Record
+) -> None:
     strace = runs.tracer(need)
     trace, sent = again(lambda folder: record_receiver(folder, strace, seed=seed, order=order), tmp_path)
     verdict = prover.prove(trace, sent, memory, count=650, rng=np.random.default_rng(seed))
-    print(verdict.say())
-    assert not verdict.findings, verdict.say()
+    kept(verdict, record_property)
     assert verdict.states >= 500
     assert verdict.acknowledged >= 50
 
 
-def test_cuts_in_the_recovery_from_a_cut(tmp_path: Path, memory: Path, need: Need) -> None:
+def test_cuts_in_the_recovery_from_a_cut(tmp_path: Path, memory: Path, need: Need, record_property: Record) -> None:
     """The receiver starts on what a cut left, and the power goes again; what was acknowledged before stays."""
     strace = runs.tracer(need)
     trace, sent = again(lambda folder: record_receiver(folder, strace, seed=5, order="log"), tmp_path / "run")
@@ -86,7 +97,7 @@ def test_cuts_in_the_recovery_from_a_cut(tmp_path: Path, memory: Path, need: Nee
         with recording.receiver(more=runs.RECEIVERS["log"]) as live:
             assert live.stop() == 0
         verdict = prover.prove(recording.trace(), {}, memory, count=40, rng=rng, given=before)
-        assert not verdict.findings, verdict.say()
+        kept(verdict, record_property)
         states += verdict.states
     print(f"{states} distinct states of a recovery that was cut")
     assert states >= 50
@@ -107,7 +118,7 @@ def test_every_missing_sync_of_a_receiver_is_found(order: str, tmp_path: Path, m
         assert verdict.findings, f"the missing sync of the {name} was not found"
 
 
-def test_cuts_after_the_first_start(tmp_path: Path, memory: Path, need: Need) -> None:
+def test_cuts_after_the_first_start(tmp_path: Path, memory: Path, need: Need, record_property: Record) -> None:
     """The state folder itself is new: its own name has to last."""
     recording, sent = runs.Recording(tmp_path, runs.tracer(need)), runs.Sent()
     files = runs.studies(tmp_path / "in", senders=1, instances=4, sizes=runs.SIZES, seed=7)
@@ -115,8 +126,7 @@ def test_cuts_after_the_first_start(tmp_path: Path, memory: Path, need: Need) ->
         runs.send_all(live, files, sent)
         assert live.stop() == 0
     verdict = prover.prove(recording.trace(), sent.datasets, memory, count=150, rng=np.random.default_rng(9))
-    print(verdict.say())
-    assert not verdict.findings, verdict.say()
+    kept(verdict, record_property)
 
 
 # ---- the worker -----------------------------------------------------------------------------------------------------
@@ -141,10 +151,11 @@ def worked(tmp_path_factory: pytest.TempPathFactory, need: Need) -> tuple[Trace,
     return trace, keys
 
 
-def test_six_hundred_cuts_of_a_worker(worked: tuple[Trace, Sequence[str]], memory: Path) -> None:
+def test_six_hundred_cuts_of_a_worker(
+    worked: tuple[Trace, Sequence[str]], memory: Path, record_property: Record
+) -> None:
     verdict = prover.prove(worked[0], {}, memory, count=800, rng=np.random.default_rng(6))
-    print(verdict.say())
-    assert not verdict.findings, verdict.say()
+    kept(verdict, record_property)
     assert verdict.states >= 600
     assert verdict.announced == 4
 
