@@ -12,6 +12,7 @@ from dicomguard.core.admission import Reject, Request
 from dicomguard.core.delivery import classify
 from dicomguard.core.peer import Peer
 from dicomguard.dimse import ae, commitment, contexts, status
+from dicomguard.scp import messages
 from dicomguard.sr import build, codes, report, segmentation
 
 _ANSWERS = (
@@ -57,6 +58,7 @@ def document() -> str:
         commitment=contexts.STORAGE_COMMITMENT,
         commitment_instance=commitment.SOP_INSTANCE,
         most_references=commitment.MOST_REFERENCES,
+        most_collected=messages.MAX_COLLECTED_BYTES,
         sr_number=build.SR_SERIES_NUMBER,
         seg_number=build.SEG_SERIES_NUMBER,
         received=_table(

@@ -119,18 +119,18 @@ object is asked about until it is committed:
 After {give_up_days} days it is given up and shown. Images and results of the study are kept as long as anything is
 not committed. A report under a Transaction UID that is not open is answered with 0110.
 
-**As SCP.** The N-ACTION (at most {most_references} instances) is answered with Success once the request is on stable
-storage. The N-EVENT-REPORT follows on an association of our own, with us in the role of SCP, to the destination whose
-AE title is the calling AE title; it is tried again for {give_up_days} days (defaults). An instance is committed when
-its file is here and has the hash that was taken when it came. It is kept for as long as `[storage]` says, and no
-longer: this node is no archive.
+**As SCP.** The N-ACTION (at most {most_references} instances and {most_collected} bytes) is answered with Success
+once the request is on stable storage. The N-EVENT-REPORT follows on an association of our own, with us in the role of
+SCP, to the destination whose AE title is the calling AE title; it is tried again for {give_up_days} days (defaults).
+An instance is committed when its file is here and has the hash that was taken when it came. It is kept for as long as
+`[storage]` says, and no longer: this node is no archive.
 
 | status of the N-ACTION | when |
 | --- | --- |
 | 0000 | the request is kept |
 | 0110 | an unreadable or empty list; a Transaction UID used for other instances; no destination has the AE title |
 | 0112, 0118, 0123, 0115 | another instance, class or action type; no dataset |
-| 0213 | the database is away |
+| 0213 | more instances or bytes than that; too many requests at once; the database is away (Error Comment says which) |
 
 | Failure Reason in the report | when |
 | --- | --- |

@@ -8,8 +8,9 @@ from dicomguard.scp import slim
 
 
 def main() -> int:
-    """Bar the decoders, read the configuration, serve."""
+    """Stay small, read the configuration, serve."""
     slim.bar_decoders()
+    slim.share_heap()
     # Only now: the imports below reach pydicom.
     from dicomguard import config
     from dicomguard.errors import DicomguardError

@@ -3,6 +3,7 @@
 Both are kept and answered at once; a worker looks, reports and draws the consequences.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,10 +14,10 @@ from dicomguard.errors import Refused, Unavailable
 from dicomguard.scp import command
 from dicomguard.scp.association import Association
 from dicomguard.scp.command import Command
-from dicomguard.scp.messages import Answer, Collected, Dropped, Message
+from dicomguard.scp.messages import MAX_COLLECTED_BYTES, Answer, Collected, Dropped, Message
 from dicomguard.scp.negotiation import Context
 from dicomguard.store import commitments
-from dicomguard.store.db import Store
+from dicomguard.store.db import Budget, Store
 
 _LOG = log.get("scp")
 
@@ -39,6 +40,9 @@ class Commitment:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._settings = settings
+        self._budget = Budget(MAX_COLLECTED_BYTES)
+        # A dataset of so many bytes becomes some times as many of lists and texts: one after the other.
+        self._turn = threading.Lock()
 
     def asked(self, association: Association, context: Context, request: Command) -> Message:
         """N-ACTION: a peer wants us to vouch for what it sent."""
@@ -48,7 +52,7 @@ class Commitment:
         )  # fmt: skip
         if wrong is not None:
             return Dropped(wrong)
-        return Collected(lambda content: self._guarded(association, lambda: self._ask(association, context, content)))
+        return self._collected(association, lambda content: self._ask(association, context, content))
 
     def reported(self, association: Association, context: Context, request: Command) -> Message:
         """N-EVENT-REPORT: a destination says what became of what we asked for."""
@@ -58,9 +62,19 @@ class Commitment:
         )  # fmt: skip
         if wrong is not None:
             return Dropped(wrong)
-        return Collected(lambda content: self._guarded(association, lambda: self._report(context, content)))
+        return self._collected(association, lambda content: self._report(context, content))
 
-    def _ask(self, association: Association, context: Context, content: bytes) -> Answer:
+    def _collected(self, association: Association, act: Callable[[memoryview], Answer]) -> Message:
+        def handle(content: memoryview) -> Answer:
+            with self._turn:
+                return self._guarded(association, lambda: act(content))
+
+        def refuse(why: str) -> Answer:
+            return self._limited(association, why)
+
+        return Collected(handle, refuse, self._budget)
+
+    def _ask(self, association: Association, context: Context, content: memoryview) -> Answer:
         transaction_uid, references = commitment.read_request(content, context.transfer_syntax)
         sender = association.sender
         if sender.calling_ae not in self._settings.reachable:
@@ -78,7 +92,7 @@ class Commitment:
         _LOG.event("commitment.requested", peer=sender.peer, count=len(references))
         return Answer(status=status.SUCCESS)
 
-    def _report(self, context: Context, content: bytes) -> Answer:
+    def _report(self, context: Context, content: memoryview) -> Answer:
         report = commitment.read_report(content, context.transfer_syntax)
         with self._store.begin() as tx:
             after = commitments.answered(tx, report, self._settings.patience, now=self._store.clock.now())
@@ -100,15 +114,19 @@ class Commitment:
         peer = association.sender.peer
         try:
             return handle()
+        except (commitment.TooMany, Unavailable) as error:
+            return self._limited(association, str(error))
         except Refused as error:
             _LOG.warning("commitment.refused", peer=peer, reason=str(error))
             return Answer(status=status.PROCESSING_FAILURE, comment=str(error))
-        except Unavailable as error:
-            _LOG.warning("commitment.refused", peer=peer, reason=str(error))
-            return Answer(status=status.RESOURCE_LIMITATION, comment=str(error))
         except Exception:  # noqa: BLE001 -- a fault of ours ends one message, not the receiver
             _LOG.crashed("commitment.failed", peer=peer)
             return Answer(status=status.PROCESSING_FAILURE, comment="internal error of the receiver")
+
+    def _limited(self, association: Association, why: str) -> Answer:
+        """Not so much, or not now."""
+        _LOG.warning("commitment.refused", peer=association.sender.peer, reason=why)
+        return Answer(status=status.RESOURCE_LIMITATION, comment=why)
 
 
 def _wrong(

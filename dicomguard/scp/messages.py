@@ -1,12 +1,13 @@
 """What a message is to the upper layer's loop: it is written piece by piece, finished once, and always discarded."""
 
+import mmap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dicomguard.scp.pdu import SERVICE_USER, Fault
+from dicomguard.store.db import Budget
 
-# Datasets of messages that store nothing are kept in memory.
+# Datasets of messages that store nothing are kept in memory: so much of one, and of all that are under way.
 MAX_COLLECTED_BYTES = 8 << 20
 
 
@@ -53,22 +54,38 @@ class Dropped:
 
 
 class Collected:
-    """Its dataset is small and kept in memory for whom it concerns."""
+    """Its dataset is small and kept in memory for whom it concerns; one that is not is read to its end and refused."""
 
-    def __init__(self, handle: Callable[[bytes], Answer]) -> None:
+    def __init__(self, handle: Callable[[memoryview], Answer], refuse: Callable[[str], Answer], budget: Budget) -> None:
         self._handle = handle
-        self._dataset = bytearray()
+        self._refuse = refuse
+        self._budget = budget
+        # Mapped: what grows and goes on the heap leaves holes behind that add up. Pages are taken as they are filled.
+        self._dataset: mmap.mmap | None = None
+        self._length = 0
+        self._why_not = ""
 
     def write(self, piece: memoryview) -> None:
-        """Raises `Fault` beyond the bound."""
-        if len(self._dataset) + len(piece) > MAX_COLLECTED_BYTES:
-            raise Fault("The dataset of a message that stores nothing is too large.", source=SERVICE_USER, reason=0)
-        self._dataset += piece
+        """Keep it, as long as there is room."""
+        if self._why_not:
+            return
+        if self._length + len(piece) > MAX_COLLECTED_BYTES:
+            self.discard()
+            self._why_not = f"its dataset has more than {MAX_COLLECTED_BYTES} bytes; send less at once"
+        elif not self._budget.take(len(piece)):
+            self.discard()
+            self._why_not = "others of its kind are being read; send it again"
+        else:
+            self._dataset = self._dataset or mmap.mmap(-1, MAX_COLLECTED_BYTES)
+            self._length += self._dataset.write(piece)
 
     def finish(self) -> Answer:
         """What the service says."""
-        return self._handle(bytes(self._dataset))
+        if self._why_not:
+            return self._refuse(self._why_not)
+        return self._handle(memoryview(self._dataset or b"")[: self._length])
 
     def discard(self) -> None:
         """Give the memory back."""
-        self._dataset = bytearray()
+        self._budget.give(self._length)
+        self._dataset, self._length = None, 0

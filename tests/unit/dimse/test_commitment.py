@@ -26,9 +26,11 @@ def encoded(dataset: Dataset, syntax: str) -> bytes:
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_what_is_made_is_read_back(syntax: str) -> None:
     asked = encoded(commitment.request("2.25.7", REFERENCES), syntax)
-    assert commitment.read_request(asked, syntax) == ("2.25.7", tuple(REFERENCES))
+    assert commitment.read_request(memoryview(asked), syntax) == ("2.25.7", tuple(REFERENCES))
     failed = dict.fromkeys(REFERENCES[1:], 0x0112)
-    report = commitment.read_report(encoded(commitment.report("2.25.7", REFERENCES[:1], failed), syntax), syntax)
+    report = commitment.read_report(
+        memoryview(encoded(commitment.report("2.25.7", REFERENCES[:1], failed), syntax)), syntax
+    )
     assert (report.transaction_uid, report.committed, report.failed) == ("2.25.7", tuple(REFERENCES[:1]), failed)
 
 
@@ -44,7 +46,7 @@ def test_a_request_without_a_transaction_or_an_instance_is_refused() -> None:
         (commitment.request("", REFERENCES), "no Transaction UID"),
     ):
         with pytest.raises(Refused, match=why):
-            commitment.read_request(encoded(dataset, ImplicitVRLittleEndian), ImplicitVRLittleEndian)
+            commitment.read_request(memoryview(encoded(dataset, ImplicitVRLittleEndian)), ImplicitVRLittleEndian)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -55,6 +57,6 @@ def test_whatever_is_sent_is_read_or_refused(syntax: str, at: int, put: bytes, c
     content = content[:at] + put + content[at + cut :]
     for read in (commitment.read_request, commitment.read_report):
         try:
-            read(content, syntax)
+            read(memoryview(content), syntax)
         except Refused as error:
             assert str(error)

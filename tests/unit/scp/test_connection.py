@@ -17,7 +17,7 @@ from dicomguard.scp.association import Association
 from dicomguard.scp.connection import Connection
 from dicomguard.scp.deadlines import Deadlines
 from dicomguard.scp.messages import MAX_COLLECTED_BYTES, Answer, Collected
-from dicomguard.store.db import Store, open_store
+from dicomguard.store.db import Budget, Store, open_store
 from dicomguard.store.intake import Sender
 from tests.fuzz import wire as bytes_of
 from tests.instances import MR
@@ -57,9 +57,12 @@ class World:
     def refused(self, **_: object) -> None:
         """Nothing to note."""
 
-    def keep(self, dataset: bytes) -> Answer:
-        self.datasets.append(dataset)
+    def keep(self, dataset: memoryview) -> Answer:
+        self.datasets.append(bytes(dataset))
         return Answer(status=0)
+
+    def refuse(self, why: str) -> Answer:
+        return Answer(status=0x0213, comment=why)
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[socket.socket]:
@@ -73,7 +76,7 @@ class World:
             clock=SystemClock(),
             deadlines=self.deadlines,
             notes=worker,
-            services={command.C_STORE_RQ: lambda *_: Collected(self.keep)},
+            services={command.C_STORE_RQ: lambda *_: Collected(self.keep, self.refuse, Budget(MAX_COLLECTED_BYTES))},
             max_pdu_bytes=16384,
             stopping=lambda: False,
             certificates=None,
@@ -182,13 +185,17 @@ def test_what_is_no_protocol_is_aborted_with_its_reason(world: World, sent: byte
 
 
 def test_a_message_that_stores_nothing_has_a_bound(world: World) -> None:
+    """It is read to its end and refused, and the association goes on."""
     with world.connected() as peer:
         peer.sendall(REQUEST + COMMAND)
         assert bytes_of.read_pdu(peer)[0] == bytes_of.ASSOCIATE_AC
-        with contextlib.suppress(ConnectionError):
-            for _ in range(MAX_COLLECTED_BYTES // 16000 + 1):
-                peer.sendall(p_data(pdv(1, 0, bytes(16000))))
-        assert bytes_of.read_pdu(peer)[0] == bytes_of.ABORT
+        for _ in range(MAX_COLLECTED_BYTES // 16000 + 1):
+            peer.sendall(p_data(pdv(1, 0, bytes(16000))))
+        peer.sendall(p_data(pdv(1, 2, b"")))
+        assert bytes_of.status_of(bytes_of.read_pdu(peer)[1]) == 0x0213
+        peer.sendall(store_rq(b"ab"))
+        assert bytes_of.status_of(bytes_of.read_pdu(peer)[1]) == 0
+    assert world.datasets == [b"ab"]
 
 
 def test_an_operation_that_is_not_offered_is_answered(world: World) -> None:
