@@ -15,8 +15,6 @@ DOORS = {
     "answer": ("commit: update commitment_request", "report and hear the answer"),
     "vouch": ("commit: insert commitment_request", "commit: insert commitment", "PDU P-DATA-TF"),
 }
-# Places of a stage at which the sample stops a process.
-PLACES = {"commit": 6}
 
 
 @pytest.mark.parametrize(
@@ -39,6 +37,7 @@ def test_a_study_is_reported_once_wherever_a_process_is_stopped(
         names = runs.whole()
         for door in DOORS[stage]:
             assert any(name.startswith(door) for name in names), door
-        places = range(5, len(names), len(names) // PLACES.get(stage, 4))
+        # Two associations side by side end with a few effects more or less in another run.
+        places = range(5, len(names) * 9 // 10, len(names) // 4)
         stopped = [runs.run(place, ("before", "after")[turn % 2]).name for turn, place in enumerate(places)]
     assert all(stopped)
