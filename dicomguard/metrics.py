@@ -61,6 +61,12 @@ VERIFIED = Gauge(
 VERIFY_FINDINGS = Gauge(
     "dicomguard_verify_findings", "What that inspection found, by kind.", ["kind"], registry=REGISTRY
 )
+SET_ASIDE = Gauge(
+    "dicomguard_instances_set_aside",
+    "Acknowledged instances that could not be filed and are kept aside, by the kind of the fault.",
+    ["fault"],
+    registry=REGISTRY,
+)
 DISK_FREE = Gauge("dicomguard_disk_free_bytes", "Free bytes on the file system of the store.", registry=REGISTRY)
 PROCESS_UP = Gauge("dicomguard_process_up", "1 while the supervised process runs.", ["process"], registry=REGISTRY)
 PROCESS_RESTARTS = Counter(

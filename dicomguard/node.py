@@ -265,6 +265,9 @@ class Node:
             metrics.PROCESS_UP.labels(name).set(part.up)
         metrics.BUILD.labels(__version__).set(1)
         metrics.DISK_FREE.set(self._store.disk.free_bytes(self._store.root))
+        metrics.SET_ASIDE.clear()
+        for fault, count in set_aside.count_by_fault(self._store.root).items():
+            metrics.SET_ASIDE.labels(fault).set(count)
         with self._store.read() as tx:
             for gauge, counts in (
                 (metrics.INSTANCES, census.instances(tx)),

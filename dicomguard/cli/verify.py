@@ -12,7 +12,7 @@ from dicomguard import config, log
 from dicomguard.clock import SystemClock
 from dicomguard.errors import Refused
 from dicomguard.store.db import Store, open_configured
-from dicomguard.store.verify.findings import Finding
+from dicomguard.store.verify.findings import Finding, Kind
 from dicomguard.store.verify.inspection import Inspection, Inspector
 from dicomguard.store.verify.repair import repair
 
@@ -34,7 +34,8 @@ def command(full: Full = False, as_json: AsJson = False, mend: Repair = False, s
     try:
         found = inspect(store, full=full, quiet=as_json)
         left = 0
-        for finding in found.findings:
+        # What was set aside comes last: filing it may end this process as it ended the receiver.
+        for finding in sorted(found.findings, key=lambda one: one.kind is Kind.SET_ASIDE):
             done = repair(store, finding, by="verify --repair") if mend else ""
             left += not (finding.heals or (done and not done.startswith("not repaired")))
             show(finding, done, as_json=as_json)

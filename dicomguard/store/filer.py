@@ -100,6 +100,8 @@ class Filer:
         self._stopping = False
         self._away_until = 0.0
         self._trusted = True
+        # Bytes whose filing ends the process, from what earlier ones died of.
+        self._killers = set_aside.killers(store.root)
         self._thread = threading.Thread(target=self._run, name="filer", daemon=True)
 
     # --- before Success --------------------------------------------------------------------------------------------
@@ -326,7 +328,13 @@ class Filer:
 
     def _file(self, batch: list[Item | Repeated | _Ended]) -> None:
         """Each is off the queue once it is done, so that what an error leaves there is tried again."""
-        items = [item for item in batch if isinstance(item, Item)]
+        items: list[Item] = []
+        for item in batch:
+            if isinstance(item, Item) and item.record.sha256 in self._killers:
+                set_aside.put_killer(self._store, item.record)
+                self._done([item])
+            elif isinstance(item, Item):
+                items.append(item)
         repeated = [item for item in batch if isinstance(item, Repeated)]
         if items or repeated:
             try:

@@ -6,22 +6,25 @@ from itertools import islice
 
 from dicomguard import log
 from dicomguard.errors import Unavailable
-from dicomguard.store import backlog, set_aside
+from dicomguard.store import backlog, set_aside, trial
 from dicomguard.store.db import Store
 from dicomguard.store.filer import PATIENCE_S, Filer
 from dicomguard.store.log_records import Logged
 from dicomguard.store.log_slots import Slot, claiming, empty_slot, flush_slot, new_slot, read_slot, remove_segments
 from dicomguard.store.receive_log import ReceiveLog, open_segments
+from dicomguard.store.trial import Trial
 
 _LOG = log.get("store")
 # Records in one transaction.
 _BATCH = 256
+_AGAIN = "The receiver died while it filed what it had acknowledged. Each instance is now filed by itself."
 
 
 def open_log(store: Store, *, segments: int, segment_bytes: int, processes: int = 1) -> int:
     """Replay what dead receivers left, then attach a log to the store; returns how many records were replayed.
 
-    What a fault of ours keeps from being filed is set aside, and tried again by the next version.
+    What a fault of ours keeps from being filed is set aside, and tried again by the next version; so is what ends the
+    process again and again.
 
     `processes` is how many receivers have a log here: what more of them had is given back to the disk. Without
     segments, or without room for them, the store keeps the literal order. Raises `Unavailable` when the
@@ -73,22 +76,38 @@ def _replay(store: Store, slot: Slot) -> int:
     """Make files and rows of a dead process's records, durably, and empty its log."""
     # A record of which only the page cache knows would leave file and row without itself after a power cut.
     flush_slot(store.disk, slot)
-    count = 0
     with closing(read_slot(slot)) as records:
-        while batch := list(islice(records, _BATCH)):
-            _replay_batch(store, batch)
+        if next(records, None) is None:
+            # One that died between the last record and this.
+            (slot.folder / trial.NAME).unlink(missing_ok=True)
+            return 0
+    count = 0
+    killers = set_aside.killers(store.root)
+    with Trial(store.disk, slot.folder) as earlier, closing(read_slot(slot)) as records:
+        if earlier.deaths:
+            _LOG.error("log.replay_died", count=earlier.deaths, reason=_AGAIN)
+        while batch := list(islice(records, 1 if earlier.deaths else _BATCH)):
+            if earlier.deaths and earlier.condemns(batch[0]):
+                killers |= {batch[0].sha256}
+            elif earlier.deaths:
+                earlier.note(batch[0])
+            _replay_batch(store, batch, killers)
             count += len(batch)
-    if count:
+        if earlier.deaths:
+            earlier.note(None)
         backlog.make_durable(store, lambda: read_slot(slot), trust=True)
         empty_slot(store.disk, slot)
-        _LOG.event("log.replayed", count=count)
+    _LOG.event("log.replayed", count=count)
     return count
 
 
-def _replay_batch(store: Store, records: Sequence[Logged]) -> None:
+def _replay_batch(store: Store, records: Sequence[Logged], killers: frozenset[str]) -> None:
     """Whatever cannot be filed is set aside: it must not keep the receiver from starting."""
     items = []
     for record in records:
+        if record.sha256 in killers:
+            set_aside.put_killer(store, record)
+            continue
         try:
             items.append(backlog.read(record))
         except Exception as error:  # noqa: BLE001 -- written by a version that says it otherwise, or a fault of ours

@@ -5,6 +5,7 @@ them again at its start, and `verify --repair` at any time. Nothing here is ever
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,12 @@ from dicomguard.store.files import write_durably
 from dicomguard.store.log_records import Logged, dataset_sha256
 
 FOLDER = "set-aside"
+# Fault of one whose filing ended the process.
+KILLED = "killed the receiver"
+_KILLED = (
+    "Each attempt to file it ended the receiver. Look in the kernel's log whether memory ran out. Its bytes are kept; "
+    "`dicomguard verify --repair` tries it again."
+)
 
 _LOG = log.get("store")
 
@@ -61,17 +68,34 @@ def file_singly(store: Store, item: Item) -> Outcome | None:
 def put(store: Store, record: Logged, fault: BaseException) -> None:
     """Durable when it returns, so that the record can leave the log; doing it twice changes nothing."""
     _LOG.crashed("instance.set_aside")
+    _put(store, record, type(fault).__name__)
+
+
+def put_killer(store: Store, record: Logged) -> None:
+    """The same of one whose filing has ended the process more than once."""
+    _LOG.error("instance.set_aside", reason=_KILLED)
+    _put(store, record, KILLED)
+
+
+def killers(root: Path) -> frozenset[str]:
+    """SHA-256 of those that ended the process in this version: the same bytes again would, too."""
+    return frozenset(
+        item.record.sha256 for item in listing(root) if item.fault == KILLED and item.version == __version__
+    )
+
+
+def _put(store: Store, record: Logged, fault: str) -> None:
     write_durably(store.disk, store.root, f"{FOLDER}/{record.sha256}.dcm", record.pieces())
     _describe(store, record, fault)
 
 
-def _describe(store: Store, record: Logged, fault: BaseException) -> None:
+def _describe(store: Store, record: Logged, fault: str) -> None:
     """Last: what has no description is still in the log."""
     text = {
         "row": dict(record.row),
         "size_bytes": record.size_bytes,
         "head_bytes": record.head_bytes,
-        "fault": type(fault).__name__,
+        "fault": fault,
         "version": __version__,
     }
     write_durably(store.disk, store.root, f"{FOLDER}/{record.sha256}.json", [json.dumps(text).encode()])
@@ -102,6 +126,11 @@ def count(root: Path) -> int:
     return sum(1 for _ in (root / FOLDER).glob("*.json"))
 
 
+def count_by_fault(root: Path) -> Counter[str]:
+    """The same by kind of the fault."""
+    return Counter(item.fault for item in listing(root))
+
+
 def retry(store: Store, item: SetAside) -> str:
     """File it by the literal order; where it lies then. What stops it this time stands in its description."""
     try:
@@ -109,7 +138,7 @@ def retry(store: Store, item: SetAside) -> str:
     except Unavailable:
         raise
     except Exception as error:
-        _describe(store, item.record, error)
+        _describe(store, item.record, type(error).__name__)
         raise Broken(f"it still cannot be filed ({type(error).__name__}). Send the log to the makers.") from error
     item.record.segment.with_suffix(".json").unlink(missing_ok=True)
     item.record.segment.unlink(missing_ok=True)
@@ -121,6 +150,8 @@ def retry_of_other_versions(store: Store) -> None:
     for item in listing(store.root):
         if item.version == __version__:
             continue
+        # Beforehand: when it ends the process, this version has tried it.
+        _describe(store, item.record, item.fault)
         try:
             retry(store, item)
         except Unavailable:
