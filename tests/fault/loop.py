@@ -93,6 +93,8 @@ class Loop:
     def _prepare(self) -> None:
         """Tables of a node that has run before, and for the worker a study that was received."""
         if self._server is not None:
+            # The server is that of all tests.
+            self._sql('DROP DATABASE IF EXISTS "template"')
             self._sql('CREATE DATABASE "template"')
         assert self._work(self._template, "template", "node-a") == 0
         store = open_store(self._template, self._url("template"), SystemClock())

@@ -91,8 +91,9 @@ class Vouching:
                 (item.sop_instance_uid, here) for item in references if item.sop_class_uid == SegmentationStorage
             )
         arguments = (event.assoc, str(information.TransactionUID), references)
-        self._threads.append(threading.Thread(target=self._tell, args=arguments))
-        self._threads[-1].start()
+        telling = threading.Thread(target=self._tell, args=arguments)
+        telling.start()
+        self._threads.append(telling)
         return 0x0000, None
 
     def _tell(self, association: Association, transaction_uid: str, references: Sequence[Reference]) -> None:
