@@ -1,5 +1,6 @@
 """One association as requestor, and why it did not come about (PS3.8 9.3)."""
 
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,14 +63,23 @@ def associate(
     ae: ApplicationEntity = make_ae(calling_ae)
     ae.connection_timeout = ae.acse_timeout = timeouts.connect_s
     ae.dimse_timeout = ae.network_timeout = timeouts.answer_s
-    association = ae.associate(
-        destination.host,
-        destination.port,
-        contexts=list(contexts),
-        ae_title=destination.ae_title,
-        ext_neg=list(roles),
-        evt_handlers=list(handlers),
-    )
+    try:
+        association = ae.associate(
+            destination.host,
+            destination.port,
+            contexts=list(contexts),
+            ae_title=destination.ae_title,
+            ext_neg=list(roles),
+            evt_handlers=list(handlers),
+        )
+    except (socket.gaierror, UnicodeError):
+        # The name is looked up before there is an association; a label beyond what IDNA takes is a UnicodeError.
+        yield NotAssociated(
+            event=Event.UNREACHED,
+            sentence=f'The host name "{destination.host}" of {destination.ae_title} is not known to the name service. '
+            "Correct the host, or look after DNS.",
+        )
+        return
     if not association.is_established:
         yield _refusal(association, destination)
         return

@@ -16,7 +16,7 @@ from dicomguard.core.delivery import CLOSES, Answer, Backoff, Delivery, Event, S
 from dicomguard.core.peer import Destination
 from dicomguard.deliver import storage
 from dicomguard.deliver.association import Timeouts
-from dicomguard.errors import Broken, Refused
+from dicomguard.errors import Broken, Refused, Unavailable
 from dicomguard.flow import commitment, kept
 from dicomguard.flow.engine import DELIVER, Engine
 from dicomguard.flow.states import DELIVERING, DONE
@@ -86,9 +86,15 @@ class DeliveryWork:
             for path, uid in zip(paths, waiting, strict=True):
                 kept.verified(path, files[uid].sha256)
             answers = self._answers(paths, destination, waiting)
+        except Unavailable:
+            raise
         except (Refused, Broken, KeyError, FileNotFoundError):
             comment = "A kept result is missing or was altered. Restore the store from its backup."
             answers = {uid: Answer(event=Event.FAILED, comment=comment) for uid in waiting}
+        except Exception as error:  # noqa: BLE001 -- the top of an attempt: one that is not written down is never seen
+            _log.crashed("step.crashed", study=study_key, revision=number, step="send")
+            comment = f"A fault of ours while sending ({type(error).__name__}). Send the log to the makers."
+            answers = {waiting[0]: Answer(event=Event.SILENT, comment=comment)}
         with self._store.begin() as tx:
             deliveries.lock(tx, study_key, number)
             current = deliveries.get(tx, study_key, number, destination)

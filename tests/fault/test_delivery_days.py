@@ -42,6 +42,8 @@ class Hospital:
         self.calls: Counter[str] = Counter()
         # What a living destination says to a kind.
         self.says: dict[str, Event] = {}
+        # A fault of ours in the sender.
+        self.fault: Exception | None = None
         self.work = DeliveryWork(
             store=self.store,
             clock=self.clock,
@@ -59,6 +61,8 @@ class Hospital:
     def _send(self, files: list[Path], destination: Destination, *, calling_ae: str, timeouts: Timeouts) -> list[Sent]:
         name = destination.name
         self.calls[name] += 1
+        if self.fault is not None:
+            raise self.fault
         sent = []
         for path in files:
             kind, number = path.name.split("-")[1], int(path.parent.name.removeprefix("r"))
@@ -183,3 +187,18 @@ def test_a_person_need_not_wait_for_the_one_that_tries(hospital: Hospital) -> No
     asked = hospital.clock.now()
     hospital.run_until(asked + timedelta(seconds=1))
     assert hospital.states("pacs") == {State.SENT: 2}
+
+
+def test_an_attempt_that_crashes_is_written_down_and_tried_again(hospital: Hospital) -> None:
+    hospital.dead.clear()
+    hospital.fault = RuntimeError("not foreseen")
+    hospital.finish_study(1)
+    hospital.run_until(START + timedelta(minutes=30))
+    with hospital.store.read() as tx:
+        waiting = deliveries.of_study(tx, hospital.key)
+    assert {item.destination for item in waiting} == set(NAMES)
+    assert all(item.state is State.WAITING and item.attempt > 5 for item in waiting)
+    assert all("A fault of ours while sending (RuntimeError)" in item.comment for item in waiting)
+    hospital.fault = None
+    hospital.run_until(START + timedelta(hours=2))
+    assert [hospital.states(name) for name in NAMES] == [Counter({State.SENT: 1})] * len(NAMES)

@@ -63,6 +63,16 @@ def test_nobody_there(study: Path) -> None:
     assert json.loads(echoed.stdout)["answered"] is False
 
 
+@pytest.mark.parametrize("host", ["pacs.invalid", "pacs..example"])
+def test_a_host_that_no_name_service_knows_was_not_reached(host: str) -> None:
+    """RFC 2606 keeps .invalid free; an empty label is no name at all."""
+    echoed = dicomguard("echo", f"ARCHIVE@{host}:104", "--json")
+    assert echoed.returncode == 1
+    said = json.loads(echoed.stdout)
+    assert said["answered"] is False
+    assert said["reason"].startswith(f'The host name "{host}" of ARCHIVE is not known to the name service.')
+
+
 def test_echo_answers(tmp_path: Path, need: Need) -> None:
     with storescp(need, tmp_path / "archive") as archive:
         done = dicomguard("echo", f"ARCHIVE@127.0.0.1:{archive.port}")
