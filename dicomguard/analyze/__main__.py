@@ -4,6 +4,7 @@ The only entry to torch on the study's path. Standard output is standard error h
 library prints can end up between two messages.
 """
 
+import argparse
 import hashlib
 import json
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 from dicomguard import child, log
 from dicomguard.analyze import client, study, weights
 from dicomguard.analyze.judging import Judge
-from dicomguard.analyze.pixels import Reader
+from dicomguard.analyze.pixels import FRAME_S, MEMORY_BYTES, Reader
 from dicomguard.clock import Clock, SystemClock
 from dicomguard.core.job import AnalysisJob, AnalysisReport
 from dicomguard.errors import Broken, DicomguardError, Refused, Unavailable
@@ -124,11 +125,15 @@ def _reply(worker: _Worker, message: dict[str, Any], heart: _Heart) -> dict[str,
 
 def main() -> None:
     """Answer jobs until the pipe ends."""
+    parser = argparse.ArgumentParser(prog="python -m dicomguard.analyze", description=__doc__)
+    parser.add_argument("--decode-memory-bytes", type=int, default=MEMORY_BYTES, help="limit of the decoding child")
+    parser.add_argument("--decode-s", type=float, default=FRAME_S, help="seconds that decoding one file may take")
+    limits = parser.parse_args()
     channel = child.parent()
     log.configure()
     # Those of the parser quote values of headers.
     warnings.simplefilter("ignore")
-    with Reader() as reader:
+    with Reader(memory_bytes=limits.decode_memory_bytes, frame_s=limits.decode_s) as reader:
         worker = _Worker(reader, SystemClock())
         while True:
             try:

@@ -109,7 +109,10 @@ class Analyst:
         self.close()
         threads = str(job.threads)
         self._child = Child.start(
-            [sys.executable, "-m", "dicomguard.analyze"],
+            [
+                *(sys.executable, "-m", "dicomguard.analyze"),
+                *("--decode-memory-bytes", str(job.decode_memory_bytes), "--decode-s", str(job.decode_s)),
+            ],
             # CUDA reserves far more address space than it uses; the kernel is told whom to end first instead.
             memory_bytes=None,
             cpu_s=None,

@@ -64,6 +64,8 @@ def command(
                 device=device or chosen.analysis.device,
                 threads=chosen.analysis.threads,
                 deadline_s=chosen.analysis.deadline_s,
+                decode_memory_bytes=chosen.analysis.decode_memory_bytes,
+                decode_s=chosen.analysis.decode_s,
             )
             bar = bars.add_task(f"study {number} of {len(found)}", total=None)
             verdict, error = _judge(analyst, job, model, bars, bar)

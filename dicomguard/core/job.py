@@ -21,6 +21,9 @@ class AnalysisJob:
     threads: int = 2
     # Seconds until the child is killed.
     deadline_s: float = 1800.0
+    # Of the child that decodes: bytes of memory, and seconds for one file.
+    decode_memory_bytes: int = 4 << 30
+    decode_s: float = 30.0
     # Facts of the last revision that began delivery, for `study.predecessor`; None for the first.
     predecessor: dict[str, Any] | None = None
 

@@ -84,6 +84,8 @@ def _register(engine: Engine, store: Store, clock: SystemClock, settings: config
             device=settings.analysis.device,
             threads=settings.analysis.threads,
             deadline_s=settings.analysis.deadline_s,
+            decode_memory_bytes=settings.analysis.decode_memory_bytes,
+            decode_s=settings.analysis.decode_s,
         ),
         analyse=analysts.analyse,
     )

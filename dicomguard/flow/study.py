@@ -80,6 +80,8 @@ class Settings:
     device: str
     threads: int
     deadline_s: float
+    decode_memory_bytes: int = 4 << 30
+    decode_s: float = 30.0
 
 
 class Withdrawn(Exception):
@@ -333,6 +335,8 @@ class StudyWork:
                 device=self._settings.device,
                 threads=self._settings.threads,
                 deadline_s=self._settings.deadline_s,
+                decode_memory_bytes=self._settings.decode_memory_bytes,
+                decode_s=self._settings.decode_s,
                 predecessor=None if predecessor is None else asdict(predecessor),
             )
             shutil.rmtree(folder, ignore_errors=True)

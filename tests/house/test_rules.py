@@ -2,11 +2,13 @@
 
 import re
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from dicomguard import config
+from dicomguard.config.sections import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,6 +39,14 @@ def test_shipped_configuration_is_sound() -> None:
     loaded = config.load(ROOT / "config" / "dicomguard.toml")
     assert loaded.peers
     assert loaded.routes
+
+
+def test_every_key_of_the_configuration_is_read() -> None:
+    """A limit that nothing reads promises what is not held."""
+    text = "\n".join(path.read_text() for path in tracked("dicomguard/**/*.py"))
+    keys = [key.name for kind in SECTIONS for key in fields(kind)]
+    assert len(keys) > 50
+    assert [key for key in keys if not re.search(rf"\.{key}\b", text)] == []
 
 
 def test_every_metric_is_explained_in_operations() -> None:

@@ -188,6 +188,14 @@ def test_killed_child_is_unavailable_and_the_next_job_gets_another(tmp_path: Pat
         assert analyst.run(job_of(small, tmp_path / "2", weights)).verdict_sha256
 
 
+def test_the_time_for_decoding_is_that_of_the_job(tmp_path: Path, weights: Path) -> None:
+    paths = studies.save(tmp_path / "in", [studies.compressed(ds, "1.2.840.10008.1.2.5") for ds in studies.series(2)])
+    job = job_of(paths, tmp_path / "1", weights)
+    with client.Analyst() as analyst:
+        verdict = client.read_verdict(analyst.run(replace(job, decode_s=1e-6)))
+    assert [item.reason for item in verdict.slices] == ["time limit", "time limit"]
+
+
 def test_stop_and_deadline_end_the_child(tmp_path: Path, weights: Path) -> None:
     job = job_of(studies.save(tmp_path / "in", studies.series(3)), tmp_path / "1", weights)
     started = time.monotonic()
