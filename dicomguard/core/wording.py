@@ -75,14 +75,14 @@ def compose(verdict: Verdict, manifest: Manifest, earlier: Verdict | None = None
     places = Places(manifest)
     evidence = tuple(_file_evidence(item, places) for item in verdict.evidence)
     strong = [text for text, item in zip(evidence, verdict.evidence, strict=True) if item.strength == "strong"]
-    # "No action follows" would be wrong beside a file that says its pixels are synthetic.
-    calm = verdict.category in ("real", "absent") and bool(strong)
-    next_step = english.TEXTS["next_files" if calm else f"next_{verdict.category}"]
-    not_looked_at = _not_looked_at(verdict, places)
-    revision = _revision(verdict, earlier)
     conflicts = [_conflict(conflict, places) for conflict in verdict.conflicts]
     if manifest.patient_ids > 1:
         conflicts.append(_text("two_patients", count=manifest.patient_ids))
+    # "No action follows" would be wrong beside a file that says its pixels are synthetic, or two that contradict.
+    calm = verdict.category in ("real", "absent") and bool(strong or conflicts)
+    next_step = english.TEXTS["next_files" if calm else f"next_{verdict.category}"]
+    not_looked_at = _not_looked_at(verdict, places)
+    revision = _revision(verdict, earlier)
     scope = _scope(verdict, places)
     summary = [
         revision,
@@ -313,10 +313,10 @@ def _file_evidence(item: Evidence, places: "Places") -> str:
 
 def _conflict(conflict: Conflict, places: "Places") -> str:
     copies = [
-        _text("conflict_copy", time=_clock(copy.received_at), sender=copy.calling_ae_hash[:8])
+        _text("conflict_copy", time=_clock(copy.received_at, "%H:%M:%S"), sender=copy.calling_ae_hash[:8])
         for copy in conflict.copies
     ]
-    analysed = [_clock(copy.received_at) for copy in conflict.copies if copy.analysed]
+    analysed = [_clock(copy.received_at, "%H:%M:%S") for copy in conflict.copies if copy.analysed]
     return _text(
         "conflict",
         count=len(conflict.copies),
@@ -347,13 +347,13 @@ def _revision(verdict: Verdict, earlier: Verdict | None) -> str:
     return f"{first} {_text('revision_same' if old == new else 'revision_changed', old=old, new=new)}"
 
 
-def _clock(rfc3339: str) -> str:
+def _clock(rfc3339: str, form: str = "%H:%M") -> str:
     """ "24 Nov 2026 00:12 UTC", without help of the locale."""
     moment = datetime.fromisoformat(rfc3339)
     months = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
     offset = moment.strftime("%z")
     place = " UTC" if offset == "+0000" else f" {offset}" if offset else ""
-    return f"{moment.day} {months[moment.month - 1]} {moment.year} {moment:%H:%M}{place}"
+    return f"{moment.day} {months[moment.month - 1]} {moment.year} {moment:{form}}{place}"
 
 
 # ---- places -------------------------------------------------------------------------------------------------------

@@ -216,10 +216,12 @@ def test_strong_evidence_of_the_files_is_never_followed_by_no_action() -> None:
 def test_conflict_and_two_patients() -> None:
     made = case("absent", [source(4)], conflict=True)
     made = replace(made, manifest=replace(made.manifest, patient_ids=2))
+    assert "No action follows" not in texts(made).summary
     assert texts(made).conflicts == (
         "2 copies of slice 1 of series 3 with different pixels arrived under one identifier, "
-        "at 24 Nov 2026 00:10 UTC from sender aaaaaaaa and at 24 Nov 2026 00:11 UTC from sender bbbbbbbb. "
-        "The one of 24 Nov 2026 00:10 UTC was analysed; all are kept. Only one of them can be what the scanner made.",
+        "at 24 Nov 2026 00:10:00 UTC from sender aaaaaaaa and at 24 Nov 2026 00:11:00 UTC from sender bbbbbbbb. "
+        "The one of 24 Nov 2026 00:10:00 UTC was analysed; all are kept. "
+        "Only one of them can be what the scanner made.",
         "The study carries 2 different Patient IDs; this report carries that of the first analysed instance.",
     )
 
