@@ -69,6 +69,7 @@ _HOURLY = frozenset({Event.NOT_AUTHORISED, Event.REJECTED})
 ENDS_ATTEMPT = frozenset({Event.BUSY, Event.SILENT, Event.UNREACHED, Event.NOT_AUTHORISED, Event.REJECTED})
 # After these other deliveries to the destination need not try.
 CLOSES = frozenset({Event.UNREACHED, Event.REJECTED})
+_WORN_OUT = "alarm: its attempts ended without an answer; look at the log. It is tried again each hour"
 _STANDS_BACK = "the destination was not reached; this waits for the one that tries it"
 
 
@@ -228,6 +229,11 @@ def stand_back(delivery: Delivery, *, until: datetime, backoff: Backoff) -> Deli
     When that one gets through it wakes all that stand back; in case it never does, they look later themselves.
     """
     return replace(delivery, attempt=delivery.attempt + 1, next_at=until + backoff.refused, comment=_STANDS_BACK)
+
+
+def put_off(delivery: Delivery, *, now: datetime, backoff: Backoff) -> Delivery:
+    """Its attempt ended again and again before it was written down: a person has to look, and it goes on later."""
+    return replace(delivery, attempt=delivery.attempt + 1, next_at=now + backoff.refused, comment=_WORN_OUT)
 
 
 def hasten(delivery: Delivery, *, now: datetime) -> Delivery:

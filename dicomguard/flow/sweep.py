@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from dicomguard import log
 from dicomguard.clock import Clock
+from dicomguard.core.delivery import Backoff, put_off
 from dicomguard.errors import Broken, Unavailable
 from dicomguard.flow import commitment, completion
 from dicomguard.flow.engine import DELIVER, EXCEEDED, RETRAIN, STUDY, Engine
@@ -172,11 +173,17 @@ class Sweep:
         live = {run.workflow_id for run in self._engine.live(DELIVER)}
         for delivery in due:
             place = (delivery.study_key, delivery.revision)
-            self._start_attempt(
+            goes_on = self._start_attempt(
                 live, delivery_id(*place, delivery.destination, delivery.attempt), DELIVERY_WORKFLOW,
                 *place, delivery.destination, delivery.attempt,
                 partition=delivery.destination, urgent=place in urgent,
             )  # fmt: skip
+            if goes_on:
+                continue
+            with self._store.begin() as tx:
+                deliveries.lock(tx, *place)
+                if deliveries.get(tx, *place, delivery.destination) == delivery:
+                    deliveries.save(tx, put_off(delivery, now=now, backoff=Backoff()))
 
     def _start_commitments(self, now: datetime) -> None:
         """Each commitment that is to be asked for or answered now has a live attempt; none waits for a delivery."""
@@ -199,16 +206,17 @@ class Sweep:
     def _start_attempt(
         self, live: Collection[str], wanted: str, workflow: str, *arguments: str | int, partition: str,
         urgent: bool = False,
-    ) -> None:  # fmt: skip
-        """One attempt of that name, unless it is live or has crashed too often."""
+    ) -> bool:  # fmt: skip
+        """One attempt of that name, unless it is live; False when it has crashed too often."""
         if any(_is_attempt(run, wanted) for run in live):
-            return
+            return True
         crashes = sum(_is_attempt(run.workflow_id, wanted) for run in self._engine.runs(wanted))
         if crashes < _CRASHES:
             self._engine.enqueue(
                 DELIVER, workflow, *arguments, workflow_id=f"{wanted}/again{crashes}" if crashes else wanted,
                 partition=partition, urgent=urgent,
             )  # fmt: skip
+        return crashes < _CRASHES
 
     def _start_retraining(self) -> None:
         """Each run that was asked for and has not ended has a live workflow; one that dies too often has failed."""

@@ -13,12 +13,16 @@ from pathlib import Path
 import pytest
 
 from dicomguard.clock import FakeClock
+from dicomguard.core.completion import Patience
 from dicomguard.core.delivery import Answer, Backoff, Delivery, Event, Item, State
 from dicomguard.core.peer import Destination
 from dicomguard.core.result import ResultObject
 from dicomguard.deliver.association import Timeouts
 from dicomguard.deliver.storage import Sent
+from dicomguard.flow import completion, sweep
 from dicomguard.flow.delivery import DeliveryWork, Settings
+from dicomguard.flow.engine import Engine, Run
+from dicomguard.flow.study import delivery_id
 from dicomguard.store import deliveries, results, studies
 from dicomguard.store.db import Store, open_store
 from tests.fault import world
@@ -202,3 +206,34 @@ def test_an_attempt_that_crashes_is_written_down_and_tried_again(hospital: Hospi
     hospital.fault = None
     hospital.run_until(START + timedelta(hours=2))
     assert [hospital.states(name) for name in NAMES] == [Counter({State.SENT: 1})] * len(NAMES)
+
+
+def test_a_delivery_whose_attempts_leave_no_trace_is_put_off_with_an_alarm(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a step is killed each time before it writes; without it the delivery would wait for ever, unseen."""
+    hospital.finish_study(1)
+    started: list[str] = []
+    # Not launched: only these three are asked.
+    engine = Engine.__new__(Engine)
+    monkeypatch.setattr(engine, "live", lambda *_: [])
+    monkeypatch.setattr(engine, "enqueue", lambda *_, workflow_id, **__: started.append(workflow_id))
+
+    def runs(first: str) -> list[Run]:
+        names = [name for name in started if name.startswith(first)]
+        return [Run(workflow_id=name, status="SUCCESS", queue=None, executor=None) for name in names]
+
+    monkeypatch.setattr(engine, "runs", runs)
+    minute = timedelta(minutes=1)
+    patience = Patience(quiet=minute, longest=minute, quiet_released=minute)
+    settings = sweep.Settings(completion=completion.Settings(patience=patience, association_hold=minute))
+    beat = sweep.Sweep(engine=engine, store=hospital.store, clock=hospital.clock, node="n", settings=settings)
+    for _ in range(7):
+        beat._start_deliveries(hospital.clock.now())
+    with hospital.store.read() as tx:
+        after = deliveries.of_study(tx, hospital.key)
+    assert len(started) == 5 * len(NAMES)
+    assert all(item.alarm and item.attempt == 1 and item.next_at == START + timedelta(hours=1) for item in after)
+    hospital.clock.advance(timedelta(hours=1))
+    beat._start_deliveries(hospital.clock.now())
+    assert delivery_id(hospital.key, 1, NAMES[0], 1) in started
