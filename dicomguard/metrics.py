@@ -23,6 +23,12 @@ RECEIVED = Gauge(
 )
 STUDIES = Gauge("dicomguard_studies", "Studies by state of their current revision.", ["state"], registry=REGISTRY)
 VERDICTS = Gauge("dicomguard_verdicts", "Current verdicts by category.", ["category"], registry=REGISTRY)
+COMMITMENTS_LATE = Gauge(
+    "dicomguard_commitments_late",
+    "Storage commitments that a destination has neither given nor refused in time, by destination.",
+    ["destination"],
+    registry=REGISTRY,
+)
 DELIVERIES = Gauge(
     "dicomguard_deliveries", "Deliveries by destination and state.", ["destination", "state"], registry=REGISTRY
 )

@@ -36,7 +36,7 @@ from dicomguard.store import (
     set_aside,
     worklist,
 )
-from dicomguard.store.db import Store, open_configured
+from dicomguard.store.db import Store, Tx, open_configured
 from dicomguard.store.files import lock_folder
 from dicomguard.store.log_figures import Figures
 from dicomguard.store.verify import record
@@ -224,6 +224,7 @@ class Node:
                     if row.lease_until >= now and row.heartbeat_at >= now - _SILENCE
                 )
                 waiting = deliveries.waiting(tx)
+                not_kept = self._commitments(tx)
                 last = record.last(tx, now)
         except Unavailable as error:
             return False, {**parts, "database": {"state": "red", "reason": str(error)}}
@@ -248,8 +249,17 @@ class Node:
         parts["store"] = self._inspected(last, now)
         for destination in self._config.destinations:
             late = [item for item in waiting if item.destination == destination.name and item.attempt > 0]
-            parts[f"destination {destination.name}"] = {"state": "yellow" if late else "green", "waiting": len(late)}
+            kept = not_kept.get(destination.name, commitments.Trouble(failed=0, late=0))
+            parts[f"destination {destination.name}"] = {
+                "state": "yellow" if late or kept.failed or kept.late else "green",
+                "waiting": len(late),
+                "not_committed": kept.failed,
+                "commitment_late": kept.late,
+            }
         return all(part["state"] != "red" for part in parts.values()), parts
+
+    def _commitments(self, tx: Tx) -> dict[str, commitments.Trouble]:
+        return commitments.trouble(tx, planned_before=self._clock.now() - self._config.delivery.patience.deadline)
 
     def _inspected(self, last: record.Record | None, now: datetime) -> dict[str, Any]:
         """What the daily inspection says; yellow for a person to look, since a restart mends nothing of it."""
@@ -285,6 +295,9 @@ class Node:
             metrics.COMMITMENTS.clear()
             for (destination, state), count in commitments.count_by_state(tx).items():
                 metrics.COMMITMENTS.labels(destination, state).set(count)
+            metrics.COMMITMENTS_LATE.clear()
+            for destination, found in self._commitments(tx).items():
+                metrics.COMMITMENTS_LATE.labels(destination).set(found.late)
             metrics.DELIVERIES.clear()
             for (destination, state), count in deliveries.count_by_state(tx).items():
                 metrics.DELIVERIES.labels(destination, state).set(count)

@@ -42,7 +42,7 @@ def list_(
     settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
 ) -> None:
-    """Show revisions in work or failed, deliveries that wait or were refused, failed commitments."""
+    """Show revisions in work or failed, deliveries that wait or were refused, commitments not given."""
     with _client(settings) as client:
         rows = client.queue()
     if as_json:

@@ -96,7 +96,7 @@ class Client:
             return runs.ask(tx, f"by-hand-{now:%Y%m%dT%H%M%SZ}", by=by, now=now).key
 
     def queue(self) -> list[QueueRow]:
-        """Revisions in work or failed, deliveries that wait or were refused, commitments that failed; the oldest first.
+        """Revisions in work or failed, deliveries that wait or were refused, commitments not given; the oldest first.
 
         What a later revision has overtaken waits for nobody.
         """
@@ -131,7 +131,7 @@ class Client:
                         message=delivery.comment,
                     )
                 )
-            for value in commitments.failed(tx):
+            for value in commitments.uncommitted(tx):
                 rows.append(
                     QueueRow(
                         study_key=value.study_key,
@@ -140,7 +140,7 @@ class Client:
                         state=value.state.value,
                         destination=value.destination,
                         attempts=value.attempt,
-                        next_at=None,
+                        next_at=value.next_at,
                         message=value.comment,
                     )
                 )

@@ -304,10 +304,13 @@ def _stacks(
     tracking: Mapping[str, str],
 ) -> list[Stack]:
     """Masks grouped by stack, in manifest order; frames without a place in the patient are left out."""
+    # Of copies under one UID the analysed one has the mask: those that were skipped come first and are overwritten.
     of_frame = {
         (item.sop_instance_uid, item.frame): (number, item.sop_class_uid)
+        for skipped in (True, False)
         for number, plan in enumerate(manifest.series)
         for item in plan.slices
+        if bool(item.skipped) == skipped
     }
     # By plan: the first of those that differ by noise stands for all.
     orientations: dict[int, list[Orientation]] = {}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, and_, case, func, select
 
 from dicomguard.core import commitment as core
 from dicomguard.core.commitment import Commitment, Part, Patience, Reference, Report, State
@@ -68,9 +68,29 @@ def due(tx: Tx, *, now: datetime, limit: int = 1000) -> list[Commitment]:
     return _select(tx, commitment.c.next_at <= now, limit=limit)
 
 
-def failed(tx: Tx, *, limit: int = 1000) -> list[Commitment]:
-    """Those that a person has to look at."""
-    return _select(tx, commitment.c.state == State.FAILED.value, limit=limit)
+def uncommitted(tx: Tx, *, limit: int = 1000) -> list[Commitment]:
+    """Those that are under way, and those that a person has to look at."""
+    return _select(tx, commitment.c.state != State.COMMITTED.value, limit=limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """Commitments of one destination that give reason to look."""
+
+    failed: int
+    # Neither given nor refused in time.
+    late: int
+
+
+def trouble(tx: Tx, *, planned_before: datetime) -> dict[str, Trouble]:
+    """By destination; late is what has been planned before and is still open."""
+    c = commitment.c
+    open_states = (State.DUE.value, State.ASKED.value, State.ANSWERED.value)
+    failed = func.sum(case((c.state == State.FAILED.value, 1), else_=0))
+    late = func.sum(case((and_(c.state.in_(open_states), c.planned_at <= planned_before), 1), else_=0))
+    not_given = c.state != State.COMMITTED.value
+    rows = tx.execute(select(c.destination, failed, late).where(not_given).group_by(c.destination))
+    return {destination: Trouble(failed=int(first), late=int(second)) for destination, first, second in rows}
 
 
 def count_by_state(tx: Tx) -> dict[tuple[str, str], int]:

@@ -39,7 +39,10 @@ class Trial:
             note = b""
         # A power cut may have left a piece of it.
         begun = _NOTE.unpack(note) if len(note) == _NOTE.size else (0, 0, _NOBODY, _NOBODY)
-        self._deaths, self._deaths_at, self._suspect, last = begun
+        self._deaths: int = begun[0]
+        self._deaths_at: int = begun[1]
+        self._suspect: bytes = begun[2]
+        last: bytes = begun[3]
         if last != _NOBODY:
             self._deaths_at = self._deaths_at + 1 if last == self._suspect else 1
             self._suspect = last

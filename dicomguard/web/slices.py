@@ -21,6 +21,8 @@ from dicomguard.errors import Refused
 from dicomguard.store.db import Store
 
 Ref = tuple[str, int | None]
+# Reason of a copy that lies under the SOP Instance UID of one that was analysed.
+_COPY = "conflict copy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,7 @@ def view(store: Store, verdict: Verdict, manifest: Manifest, *, series: int, ind
         index=index,
         count=len(manifest.series[series].slices),
         name=wording.slice_name(ref, manifest),
-        skipped=_skipped(item, _reports(verdict).get(ref), wording.Places(manifest)),
+        skipped=_skipped(item, _reports(verdict).get(_key(item)), wording.Places(manifest)),
         rows=rows,
         columns=columns,
         stretch=_stretch(manifest.series[series]),
@@ -126,8 +128,8 @@ def listing(request: Request, verdict: Verdict, manifest: Manifest) -> dict[str,
                     {
                         "src": f"{base}slices/{number}/{index}.png",
                         "name": places.name([(item.sop_instance_uid, item.frame)]),
-                        "skipped": _skipped(item, reports.get((item.sop_instance_uid, item.frame)), places),
-                        "score": _score(reports.get((item.sop_instance_uid, item.frame))),
+                        "skipped": _skipped(item, reports.get(_key(item)), places),
+                        "score": _score(reports.get(_key(item))),
                         "outlines": [
                             {
                                 "id": line.id,
@@ -170,8 +172,13 @@ def _stretch(plan: SeriesPlan) -> float:
     return round(plan.pixel_spacing_mm[0] / plan.pixel_spacing_mm[1], 4) if plan.pixel_spacing_mm else 1.0
 
 
-def _reports(verdict: Verdict) -> Mapping[Ref, SliceReport]:
-    return {(report.sop_instance_uid, report.frame): report for report in verdict.slices}
+def _reports(verdict: Verdict) -> Mapping[tuple[Ref, bool], SliceReport]:
+    """By slice, and whether it is the copy of a conflict that was not analysed."""
+    return {((report.sop_instance_uid, report.frame), report.reason == _COPY): report for report in verdict.slices}
+
+
+def _key(item: SliceFile) -> tuple[Ref, bool]:
+    return (item.sop_instance_uid, item.frame), item.skipped == _COPY
 
 
 def _score(report: SliceReport | None) -> float | None:

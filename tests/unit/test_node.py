@@ -1,5 +1,6 @@
 """What health and metrics say of the parts of a node."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,13 +9,18 @@ import pytest
 
 from dicomguard import config
 from dicomguard.clock import FakeClock
+from dicomguard.core.commitment import Commitment, State
+from dicomguard.core.completion import Patience
+from dicomguard.core.delivery import Delivery, Item
+from dicomguard.flow import completion
 from dicomguard.node import Node
-from dicomguard.store import executors, log_figures, refusals
+from dicomguard.store import commitments, deliveries, executors, log_figures, refusals, set_aside
 from dicomguard.store.db import open_store
 from dicomguard.store.log_figures import Figures
 from dicomguard.store.verify import record
 from dicomguard.store.verify.findings import Finding, Kind
 from dicomguard.store.verify.inspection import Inspection
+from tests.fault.world import send_study
 
 
 @pytest.mark.parametrize(("silent_s", "state"), [(5, None), (15, None), (16, "red")])
@@ -84,3 +90,61 @@ def test_an_inspection_that_does_not_come_turns_its_part_yellow(tmp_path: Path) 
     assert node.ready()[1]["store"]["state"] == "green"
     clock.advance(timedelta(days=3, hours=1))
     assert node.ready()[1]["store"]["state"] == "yellow"
+
+
+def test_a_destination_that_does_not_keep_what_it_took_is_yellow(tmp_path: Path) -> None:
+    """It refused, or has not answered for a day; one that was asked since then is as it should be."""
+    clock = FakeClock(datetime(2026, 11, 24, 8, 0, tzinfo=UTC))
+    store = open_store(tmp_path, "", clock)
+    text = "".join(
+        f'[destinations.{name}]\nae_title = "{name.upper()}"\nhost = "192.0.2.7"\nport = 104\ncommitment = true\n'
+        for name in ("kept", "asked", "late", "failed")
+    )
+    node = Node(config.parse(text, base=tmp_path, path=None), store=store, clock=clock)
+    key = send_study(store, tmp_path / "in", slices=1)
+    clock.advance(timedelta(minutes=1))
+    patience = Patience(quiet=timedelta(seconds=60), longest=timedelta(minutes=30))
+    settings = completion.Settings(patience=patience, association_hold=timedelta(minutes=10))
+    assert len(completion.open_complete(store, settings, now=clock.now())) == 1
+    with store.begin() as tx:
+        for name, state, hours in (
+            ("kept", State.COMMITTED, 100),
+            ("asked", State.ASKED, 23),
+            ("late", State.ASKED, 24),
+            ("failed", State.FAILED, 1),
+        ):
+            at = clock.now() - timedelta(hours=hours)
+            way = Delivery(
+                study_key=key, revision=1, destination=name, items=(Item(kind="SR", forms=("2.25.1",)),),
+                planned_at=at, next_at=None,
+            )  # fmt: skip
+            deliveries.plan(tx, [way])
+            asked = Commitment(
+                study_key=key, revision=1, destination=name, parts=(), state=state, planned_at=at, next_at=None
+            )
+            commitments.save(tx, asked)
+    parts = node.ready()[1]
+    shown = {name: parts[f"destination {name}"] for name in ("kept", "asked", "late", "failed")}
+    assert [one["state"] for one in shown.values()] == ["green", "green", "yellow", "yellow"]
+    assert [one["commitment_late"] for one in shown.values()] == [0, 0, 1, 0]
+    assert [one["not_committed"] for one in shown.values()] == [0, 0, 0, 1]
+    lines = node.scrape().decode().splitlines()
+    assert 'dicomguard_commitments_late{destination="late"} 1.0' in lines
+    assert 'dicomguard_commitments_late{destination="asked"} 0.0' in lines
+    assert 'dicomguard_commitments{destination="failed",state="failed"} 1.0' in lines
+
+
+def test_metrics_count_what_was_set_aside_by_its_fault(tmp_path: Path) -> None:
+    clock = FakeClock(datetime(2026, 11, 24, 8, 0, tzinfo=UTC))
+    store = open_store(tmp_path, "", clock)
+    node = Node(config.load(None), store=store, clock=clock)
+    folder = store.root / set_aside.FOLDER
+    folder.mkdir()
+    for name, fault in (("00", set_aside.KILLED), ("01", "ValueError"), ("02", "ValueError")):
+        text = {"row": {}, "size_bytes": 0, "head_bytes": 0, "fault": fault, "version": "0.1.0"}
+        (folder / f"{name}.json").write_text(json.dumps(text))
+    lines = node.scrape().decode().splitlines()
+    assert 'dicomguard_instances_set_aside{fault="killed the receiver"} 1.0' in lines
+    assert 'dicomguard_instances_set_aside{fault="ValueError"} 2.0' in lines
+    log = node.ready()[1]["log"]
+    assert (log["state"], log["set_aside"]) == ("yellow", 3)

@@ -121,7 +121,10 @@ def test_retry_starts_refused_deliveries_again(store: Store, clock: FakeClock, t
     with store.begin() as tx:
         commitments.save(tx, refused)
         studies.advance(tx, key, 1, "done", from_=("opened",))
+    assert [(row.destination, row.state) for row in client.queue() if row.kind == "commitment"] == [("pacs", "failed")]
     client.retry(key, "anna")
+    (asked,) = (row for row in client.queue() if row.kind == "commitment")
+    assert (asked.state, asked.next_at) == ("due", clock.now())
     with store.read() as tx:
         assert [one.next_at for one in commitments.of_study(tx, key)] == [clock.now()]
         assert studies.state(tx, key, 1) == "delivering"

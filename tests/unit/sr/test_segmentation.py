@@ -262,3 +262,15 @@ def test_normal_orders_frames_of_a_turned_stack() -> None:
     ]
     assert along == sorted(along, reverse=True) and len(set(along)) == 3
     assert disc((20, 18), 6).sum() > 0
+
+
+def test_a_region_on_a_slice_with_a_second_copy_stays_in_one_object() -> None:
+    """The copy that was not analysed is a stack of its own, under the same SOP Instance UID."""
+    made = case("real", [frames(single_frame(6))], [Spot(category="real", places=[1, 2, 3], p_forged=0.1)])
+    plan = made.manifest.series[0]
+    copy = replace(plan, analysed=False, slices=(replace(plan.slices[2], skipped="conflict copy"),))
+    manifest = replace(made.manifest, series=(plan, copy))
+    study = replace(made.verdict.study, manifest_sha256=manifest.sha256)
+    twice = replace(made, manifest=manifest, verdict=replace(made.verdict, study=study))
+    (only,) = [built.dataset for built in twice.build() if built.dataset.Modality == "SEG"]
+    assert only.NumberOfFrames == 3
