@@ -163,7 +163,8 @@ def test_a_dead_destination_is_yellow_and_the_node_stays_ready(tmp_path: Path) -
             node.send(tmp_path, "three")
             until(lambda: bool(node.events("delivery.attempted")), 60)
             parts = node.health()["parts"]
-            assert parts["destination archive"] == {"state": "yellow", "waiting": 1}
+            shown = {"waiting": 1, "not_committed": 0, "commitment_late": 0}
+            assert parts["destination archive"] == {"state": "yellow", **shown}
             assert node.get("/health/ready")[0] == 200
         assert not archive.received
 
