@@ -16,9 +16,9 @@ from typing import Any
 from dicomguard import child, log
 from dicomguard.analyze import client, study, weights
 from dicomguard.analyze.judging import Judge
-from dicomguard.analyze.pixels import FRAME_S, MEMORY_BYTES, Reader
+from dicomguard.analyze.pixels import Reader
 from dicomguard.clock import Clock, SystemClock
-from dicomguard.core.job import AnalysisJob, AnalysisReport
+from dicomguard.core.job import DECODE_MEMORY_BYTES, DECODE_S, AnalysisJob, AnalysisReport
 from dicomguard.errors import Broken, DicomguardError, Refused, Unavailable
 
 HEARTBEAT_S = 2.0
@@ -126,8 +126,10 @@ def _reply(worker: _Worker, message: dict[str, Any], heart: _Heart) -> dict[str,
 def main() -> None:
     """Answer jobs until the pipe ends."""
     parser = argparse.ArgumentParser(prog="python -m dicomguard.analyze", description=__doc__)
-    parser.add_argument("--decode-memory-bytes", type=int, default=MEMORY_BYTES, help="limit of the decoding child")
-    parser.add_argument("--decode-s", type=float, default=FRAME_S, help="seconds that decoding one file may take")
+    parser.add_argument(
+        "--decode-memory-bytes", type=int, default=DECODE_MEMORY_BYTES, help="limit of the decoding child"
+    )
+    parser.add_argument("--decode-s", type=float, default=DECODE_S, help="seconds that decoding one file may take")
     limits = parser.parse_args()
     channel = child.parent()
     log.configure()

@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 from dicomguard import log
 from dicomguard.analyze.decoding import MAX_PIXELS
 from dicomguard.child import Child, ChildEnded, ChildSilent
+from dicomguard.core.job import DECODE_MEMORY_BYTES, DECODE_S
 from dicomguard.errors import Broken, Refused, Unavailable
 
 Plane: TypeAlias = NDArray[np.float32]
 
-MEMORY_BYTES = 4 << 30
-# Seconds for one frame, the reading of its file included.
-FRAME_S = 30.0
 # Processor seconds of one child; a fresh one follows.
 _CPU_S = 3600.0
 _START_S = 60.0
@@ -60,7 +58,7 @@ class Undecoded:
 class Reader:
     """Asks a decoding child for frames and starts another when it dies. Use it in a `with`."""
 
-    def __init__(self, *, memory_bytes: int = MEMORY_BYTES, frame_s: float = FRAME_S, module: str = "") -> None:
+    def __init__(self, *, memory_bytes: int = DECODE_MEMORY_BYTES, frame_s: float = DECODE_S, module: str = "") -> None:
         self._memory_bytes = memory_bytes
         self._frame_s = frame_s
         # A test puts a decoder that misbehaves here.

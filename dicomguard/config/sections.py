@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dicomguard.core.commitment import Patience
+from dicomguard.core.job import DECODE_MEMORY_BYTES, DECODE_S
 from dicomguard.core.peer import Destination, Peer, check_ae_title
 from dicomguard.core.routing import Route
 from dicomguard.core.selection import Rule
@@ -152,8 +153,8 @@ class Analysis:
     threads: int = _key(2, "CPU threads of the analysis child.", least=1, most=256)
     children: int = _key(1, "Analyses at the same time.", least=1, most=16)
     deadline_s: float = _key(1800.0, "Seconds after which an analysis is given up.", least=5)
-    decode_memory_bytes: int = _key(4 << 30, "Memory limit of the decoding child.", least=256 << 20)
-    decode_s: float = _key(30.0, "Seconds that decoding one file may take.", least=1)
+    decode_memory_bytes: int = _key(DECODE_MEMORY_BYTES, "Memory limit of the decoding child.", least=256 << 20)
+    decode_s: float = _key(DECODE_S, "Seconds that decoding one file may take.", least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

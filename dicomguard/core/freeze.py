@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from dicomguard.core import geometry, selection
 from dicomguard.core.instance import FrameGeometry, Header, Instance
-from dicomguard.core.study import ConflictCopy, Manifest, OpenedBecause, SeriesPlan, SliceFile
+from dicomguard.core.study import CONFLICT_COPY, ConflictCopy, Manifest, OpenedBecause, SeriesPlan, SliceFile
 from dicomguard.core.verdict import ModelScope
 
 # The deepest feature map of a smaller picture holds too few pixels.
@@ -130,7 +130,7 @@ def _plane(key: str, header: Header, frame: FrameGeometry, index: int) -> geomet
 def _file(header: Header, instance: Instance, index: int, choice: selection.Choice) -> SliceFile:
     skipped: str = "" if choice.analysed else choice.skipped or "derived"
     if not skipped and instance.ordinal > 0:
-        skipped = "conflict copy"
+        skipped = CONFLICT_COPY
     if not skipped and not min(header.rows, header.columns):
         skipped = "undecodable"
     if not skipped and min(header.rows, header.columns) < SMALLEST_SIDE:

@@ -5,6 +5,10 @@ from typing import Any
 
 from dicomguard.core.study import Manifest
 
+# Of the child that decodes: memory, and seconds for one frame, the reading of its file included.
+DECODE_MEMORY_BYTES = 4 << 30
+DECODE_S = 30.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisJob:
@@ -21,9 +25,8 @@ class AnalysisJob:
     threads: int = 2
     # Seconds until the child is killed.
     deadline_s: float = 1800.0
-    # Of the child that decodes: bytes of memory, and seconds for one file.
-    decode_memory_bytes: int = 4 << 30
-    decode_s: float = 30.0
+    decode_memory_bytes: int = DECODE_MEMORY_BYTES
+    decode_s: float = DECODE_S
     # Facts of the last revision that began delivery, for `study.predecessor`; None for the first.
     predecessor: dict[str, Any] | None = None
 

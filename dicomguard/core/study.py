@@ -15,6 +15,8 @@ Scope = Literal["inside", "outside"]
 GeometryKind = Literal["regular", "unequal", "tilted", "single", "mixed"]
 
 MANIFEST_SCHEMA = "dicomguard.manifest/1"
+# Why a slice is skipped that lies under the SOP Instance UID of one that is analysed.
+CONFLICT_COPY = "conflict copy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from dicomguard.analyze import masks
 from dicomguard.core import freeze
 from dicomguard.core.instance import Header, Instance
 from dicomguard.core.job import AnalysisReport
-from dicomguard.core.study import Manifest
+from dicomguard.core.study import CONFLICT_COPY, Manifest
 from dicomguard.core.verdict import Predecessor, Verdict
 from dicomguard.errors import Broken, Refused
 from dicomguard.flow.states import BEGAN_DELIVERY
@@ -87,7 +87,7 @@ def dataset_heads(store: Store, manifest: Manifest, instances: Iterable[Instance
     paths = {
         item.sop_instance_uid: item.path
         for plan in manifest.series
-        for item in sorted(plan.slices, key=lambda item: item.skipped != "conflict copy")
+        for item in sorted(plan.slices, key=lambda item: item.skipped != CONFLICT_COPY)
     } or {instance.sop_instance_uid: instance.path for instance in instances}
     heads = {}
     for uid, path in paths.items():

@@ -19,7 +19,7 @@ from dicomguard.analyze import weights
 from dicomguard.clock import Clock
 from dicomguard.core import freeze, routing
 from dicomguard.core.delivery import Delivery, Item
-from dicomguard.core.job import AnalysisJob, AnalysisReport
+from dicomguard.core.job import DECODE_MEMORY_BYTES, DECODE_S, AnalysisJob, AnalysisReport
 from dicomguard.core.peer import Destination
 from dicomguard.core.result import ResultObject
 from dicomguard.core.selection import Rule
@@ -80,8 +80,8 @@ class Settings:
     device: str
     threads: int
     deadline_s: float
-    decode_memory_bytes: int = 4 << 30
-    decode_s: float = 30.0
+    decode_memory_bytes: int = DECODE_MEMORY_BYTES
+    decode_s: float = DECODE_S
 
 
 class Withdrawn(Exception):

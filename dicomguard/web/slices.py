@@ -15,14 +15,12 @@ from starlette.requests import Request
 from dicomguard import part10
 from dicomguard.core import wording
 from dicomguard.core.finding import Finding, FindingSlice
-from dicomguard.core.study import Manifest, SeriesPlan, SliceFile
+from dicomguard.core.study import CONFLICT_COPY, Manifest, SeriesPlan, SliceFile
 from dicomguard.core.verdict import SliceReport, Verdict
 from dicomguard.errors import Refused
 from dicomguard.store.db import Store
 
 Ref = tuple[str, int | None]
-# Reason of a copy that lies under the SOP Instance UID of one that was analysed.
-_COPY = "conflict copy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,11 +172,13 @@ def _stretch(plan: SeriesPlan) -> float:
 
 def _reports(verdict: Verdict) -> Mapping[tuple[Ref, bool], SliceReport]:
     """By slice, and whether it is the copy of a conflict that was not analysed."""
-    return {((report.sop_instance_uid, report.frame), report.reason == _COPY): report for report in verdict.slices}
+    return {
+        ((report.sop_instance_uid, report.frame), report.reason == CONFLICT_COPY): report for report in verdict.slices
+    }
 
 
 def _key(item: SliceFile) -> tuple[Ref, bool]:
-    return (item.sop_instance_uid, item.frame), item.skipped == _COPY
+    return (item.sop_instance_uid, item.frame), item.skipped == CONFLICT_COPY
 
 
 def _score(report: SliceReport | None) -> float | None:
