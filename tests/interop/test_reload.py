@@ -28,13 +28,17 @@ def rewrite(live: LiveReceiver, change: Callable[[str], str]) -> None:
 
 
 def answer(live: LiveReceiver, calling: str) -> str:
+    """On a busy machine pynetdicom loses one rejection in a hundred, its own acceptor's too: it is asked again then."""
     ae = make_ae(calling)
     ae.add_requested_context(VERIFICATION)
-    association = ae.associate("127.0.0.1", live.port, ae_title="DICOMGUARD")
-    if association.is_established:
-        association.release()
-        return "accepted"
-    return "rejected" if association.is_rejected else "nothing"
+    for _ in range(5):
+        association = ae.associate("127.0.0.1", live.port, ae_title="DICOMGUARD")
+        if association.is_established:
+            association.release()
+            return "accepted"
+        if association.is_rejected:
+            return "rejected"
+    return "nothing"
 
 
 def test_peers_change_for_new_associations_and_those_that_are_open_go_on(tmp_path: Path) -> None:
