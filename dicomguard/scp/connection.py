@@ -146,6 +146,8 @@ class Connection:
         """No association was asked for yet; there is nobody to answer in a language that both speak."""
         self._note_cut(reason)
         self._notes.refused(address=self.address, calling_ae="", called_ae="", reason=why)
+        # It would wait for us, and we for it, until the deadline of the handshake.
+        self._last_word(b"")
 
     def _note_cut(self, reason: str, why: str = "") -> None:
         peer = "unknown" if self._association is None else self._association.sender.peer

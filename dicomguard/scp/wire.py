@@ -196,11 +196,12 @@ class Wire:
         self._timer.disarm()
 
     def last_word(self, content: bytes) -> None:
-        """Send our last PDU and say that nothing follows."""
+        """Send our last PDU, or none, and say that nothing follows."""
         self._timer.arm(self._clock.monotonic() + _LAST_WORD_S, _LINGER)
-        with contextlib.suppress(OSError):
-            self._socket.sendall(content)
-            self._shut(socket.SHUT_WR)
+        if content:
+            with contextlib.suppress(OSError):
+                self._socket.sendall(content)
+        self._shut(socket.SHUT_WR)
 
     def drain(self) -> None:
         """After the last word: let the peer close, so that a reset does not tear away what it has not read yet."""
