@@ -5,7 +5,7 @@ Nothing here is flushed: a record stays in the log until `make_durable` has retu
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -183,6 +183,22 @@ def _write(store: Store, item: Item, path: str, *, verify: bool) -> None:
     if target.is_file() and (not verify or is_whole(target, item.record.sha256)):
         return
     write_loosely(store.disk, store.root, path, item.record.pieces())
+
+
+def drop_strays(store: Store, items: Sequence[Item], keys: Mapping[str, Collection[str]]) -> None:
+    """Remove what these records' files became under a key that their study did not get in the end; for a replay.
+
+    A batch that lost the race for its study's row took its files back, or died over it. Nothing of that was flushed, so
+    a power cut can bring back such a name with half a file behind it. `keys`: keys of records by Study Instance UID.
+    """
+    with store.look() as tx:
+        copies = _copies(tx, {item.identity.sop_uid for item in items})
+    kept = {str(row.path) for rows in copies.values() for row in rows}
+    for item in items:
+        for key in keys[item.identity.study_uid]:
+            path = filing.path_of(item.arrival, key)
+            if path not in kept:
+                (store.root / path).unlink(missing_ok=True)
 
 
 def is_whole(path: Path, sha256: str) -> bool:

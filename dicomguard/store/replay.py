@@ -1,5 +1,6 @@
 """The receive log when a process begins and ends: what dead ones left is filed first, what is logged is filed last."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from itertools import islice
@@ -83,6 +84,7 @@ def _replay(store: Store, slot: Slot) -> int:
             return 0
     count = 0
     killers = set_aside.killers(store.root)
+    keys: dict[str, set[str]] = defaultdict(set)
     with Trial(store.disk, slot.folder) as earlier, closing(read_slot(slot)) as records:
         if earlier.deaths:
             _LOG.error("log.replay_died", count=earlier.deaths, reason=_AGAIN)
@@ -91,7 +93,7 @@ def _replay(store: Store, slot: Slot) -> int:
                 killers |= {batch[0].sha256}
             elif earlier.deaths:
                 earlier.note(batch[0])
-            _replay_batch(store, batch, killers)
+            _replay_batch(store, batch, killers, keys)
             count += len(batch)
         if earlier.deaths:
             earlier.note(None)
@@ -101,8 +103,11 @@ def _replay(store: Store, slot: Slot) -> int:
     return count
 
 
-def _replay_batch(store: Store, records: Sequence[Logged], killers: frozenset[str]) -> None:
-    """Whatever cannot be filed is set aside: it must not keep the receiver from starting."""
+def _replay_batch(store: Store, records: Sequence[Logged], killers: frozenset[str], keys: dict[str, set[str]]) -> None:
+    """Whatever cannot be filed is set aside: it must not keep the receiver from starting.
+
+    `keys` collects those of all records so far, by study.
+    """
     items = []
     for record in records:
         if record.sha256 in killers:
@@ -121,3 +126,6 @@ def _replay_batch(store: Store, records: Sequence[Logged], killers: frozenset[st
         left = items
     for item in left:
         set_aside.file_singly(store, item)
+    for item in items:
+        keys[item.identity.study_uid].add(item.study_key)
+    backlog.drop_strays(store, items, keys)

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from dicomguard.clock import FakeClock
 from dicomguard.errors import Unavailable
-from dicomguard.store import associations, counters, studies
+from dicomguard.store import associations, backlog, counters, filing, studies
 from dicomguard.store.db import Limits, Store, open_store
 from dicomguard.store.filer import Filer
 from dicomguard.store.files import FakeDisk
@@ -216,6 +216,22 @@ def test_a_replay_mends_what_a_power_cut_took(node: Node) -> None:
     for number, outcome in enumerate(outcomes):
         kept = node.store.root / outcome.instance.path
         assert kept.read_bytes().endswith(dataset(sop=f"{ROOT}.1.1.{number}"))
+
+
+def test_a_replay_takes_what_a_lost_race_left_behind(node: Node) -> None:
+    """A batch wrote under a key that its study did not get; a power cut brings the name back with half a file."""
+    node.pause()
+    node.bring(sop=f"{ROOT}.1.1.1")
+    (item,) = (backlog.read(record) for record in unfiled(node.store.root))
+    # By the literal order, which gives the study its row at once.
+    node.bring(sop=f"{ROOT}.1.1.2", pixels=bytes(80 << 10))
+    node.die()
+    stray = node.folder / filing.path_of(item.arrival, item.study_key)
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_bytes(b"half")
+    node.start()
+    assert node.replayed == 1 and len(node.rows()) == 2
+    assert not stray.exists()
 
 
 def test_a_replay_flushes_the_log_before_it_believes_it(node: Node, disk: FakeDisk) -> None:
