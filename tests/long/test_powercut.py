@@ -21,7 +21,7 @@ from tests.fault.world import run_worker
 from tests.peers import storescp
 from tests.powercut import choices, plants, prover, runs
 from tests.powercut.disk import Disk
-from tests.powercut.recorder import Unsupported
+from tests.powercut.strace import Unsupported
 from tests.powercut.trace import Event, Trace
 
 Need = Callable[[str, str], str]
@@ -154,7 +154,7 @@ def worked(tmp_path_factory: pytest.TempPathFactory, need: Need) -> tuple[Trace,
 def test_six_hundred_cuts_of_a_worker(
     worked: tuple[Trace, Sequence[str]], memory: Path, record_property: Record
 ) -> None:
-    verdict = prover.prove(worked[0], {}, memory, count=800, rng=np.random.default_rng(6))
+    verdict = prover.prove(worked[0], {}, memory, count=900, rng=np.random.default_rng(6))
     kept(verdict, record_property)
     assert verdict.states >= 600
     assert verdict.announced == 4

@@ -21,7 +21,7 @@ def part(folder: Path, record: Record, *, seed: int, url: str = "", segments: in
         folder, kills=KILLS, senders=4, seed=seed, url=url, segments=segments, processes=processes
     )
     print(tally)
-    for name in ("kills", "killed_starts", "missing", "torn"):
+    for name in ("kills", "killed_starts", "missing", "torn", "logged", "wiped"):
         record(f"SIGKILL of receivers: {name}", getattr(tally, name))
     record("SIGKILL of receivers: acknowledged", len(tally.acknowledged))
     assert len(tally.acknowledged) >= 3 * KILLS
@@ -31,13 +31,13 @@ def part(folder: Path, record: Record, *, seed: int, url: str = "", segments: in
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(3000, 3008))
 def test_a_hundred_kills_on_sqlite(tmp_path: Path, record_property: Record, seed: int) -> None:
-    assert part(tmp_path, record_property, seed=seed).wiped > 0
+    part(tmp_path, record_property, seed=seed)
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(3008, 3016))
 def test_a_hundred_kills_of_two_processes(tmp_path: Path, record_property: Record, seed: int) -> None:
-    assert part(tmp_path, record_property, seed=seed, processes=2).wiped > 0
+    part(tmp_path, record_property, seed=seed, processes=2)
 
 
 @pytest.mark.timeout(1800)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.powercut import dimse, strace
-from tests.powercut.strace import Call, after_texts, descriptor, plain, texts
+from tests.powercut.strace import Call, Unsupported, after_texts, descriptor, plain, texts
 from tests.powercut.trace import ROOT, Event, Link, Mark, Op, Rename, Resize, Sync, Trace, Tree, Unlink, Write
 
 # SQLite rebuilds its shared memory at the first open; nothing of it has to be durable.
@@ -22,10 +22,6 @@ _SYNCHRONOUS = ("O_SYNC", "O_DSYNC", "RWF_SYNC", "RWF_DSYNC")
 # Two lines before the first stand for what lay there before, and its sync.
 _BEGIN = 2
 _PROC_FD = re.compile(r"/proc/(?:self|\d+)/fd/(\d+)\Z")
-
-
-class Unsupported(Exception):
-    """The run did something to the folder that the record does not hold."""
 
 
 @dataclass

@@ -28,6 +28,10 @@ def command(strace: str, output: Path) -> list[str]:
     return [strace, *options, "-e", "signal=none", "-o", str(output)]
 
 
+class Unsupported(Exception):
+    """The run did something to the folder that the record does not hold."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One system call that returned; `result` is None when the process died in it."""
@@ -70,7 +74,8 @@ def read(lines: Iterable[str]) -> Iterator[Call]:
                 continue
         returned = _RETURN.search(text)
         if returned is None:
-            raise ValueError(f"A line of strace is not understood: {line[:200]!r}.")
+            # As where a kill came between the call and its line; the end says which.
+            raise Unsupported(f"A line of strace is not understood: {line[:80]!r} … {line[-80:]!r}.")
         result = None if returned[1] == "?" else int(returned[1])
         yield Call(thread=thread, name=name, arguments=text[: returned.start()], result=result, at=at, done=place)
     for thread, (name, text, at) in entered.items():

@@ -7,7 +7,8 @@ import pytest
 
 from tests.powercut import choices, dimse, strace
 from tests.powercut.disk import Disk
-from tests.powercut.recorder import Recorder, Unsupported
+from tests.powercut.recorder import Recorder
+from tests.powercut.strace import Unsupported
 from tests.powercut.trace import Event, Link, Mark, Rename, Resize, Sync, Trace, Unlink, Write
 
 
@@ -228,5 +229,5 @@ def test_other_bytes_give_no_word(content: bytes) -> None:
 
 
 def test_a_line_that_is_not_understood_is_refused() -> None:
-    with pytest.raises(ValueError, match="not understood"):
+    with pytest.raises(Unsupported, match="not understood"):
         list(strace.read(["7  write(1, strange"]))
