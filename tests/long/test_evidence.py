@@ -340,6 +340,7 @@ class Bench:
         self._folder, self._reader = folder, reader
         self._known: dict[Path, Slice | Undecoded] = {}
         self.series: dict[str, list[Dataset]] = {}
+        self._plants = 0
 
     def keep(self, name: str, series: list[Dataset]) -> None:
         self.series[name] = series
@@ -361,9 +362,10 @@ class Bench:
         return self._known[original]
 
     def kinds(self, name: str, changes: Changes) -> Counter[str]:
-        plant = self._folder / "plant"
-        shutil.rmtree(plant, ignore_errors=True)
-        plant.mkdir()
+        # Never the same name twice: the reader holds on to the file that it has decoded last.
+        self._plants += 1
+        plant = self._folder / "plant" / str(self._plants)
+        plant.mkdir(parents=True)
         for index, _ in enumerate(self.series[name]):
             if index not in changes:
                 (plant / f"{index:03d}.dcm").symlink_to(self._folder / name / f"{index:03d}.dcm")
@@ -371,7 +373,9 @@ class Bench:
             if ds is not None:
                 self._write(ds, plant / f"{index % 1000:03d}.dcm")
         (manifest,) = counting.studies(plant)
-        return Counter(item.kind for item in counting.of_study(manifest, self)[0])
+        found = counting.of_study(manifest, self)[0]
+        shutil.rmtree(plant)
+        return Counter(item.kind for item in found)
 
 
 @pytest.fixture(scope="module")
