@@ -33,7 +33,10 @@ class NetworkJudge:
         ]
         found = self._detector.series(asked).slices
         seen = [
-            [link.Seen(mask=item.mask, p_forged=item.p_forged, p_tumor=item.p_tumor) for item in one.detections]
+            [
+                link.Seen(mask=item.mask, p_forged=item.p_forged, p_tumor=item.p_tumor, added=item.added)
+                for item in one.detections
+            ]
             for one in found
         ]
         tracks = link.joined(link.tracks(seen, positions_mm=positions_mm, calibration=self._detector.calibration))

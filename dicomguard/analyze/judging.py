@@ -25,7 +25,7 @@ class JudgedRegion:
     # Calibrated, 0…1.
     p_forged: float
     p_tumor: float
-    # That it looks like a lesion, once a forgery says to look there.
+    # That there is a lesion now, if the region is forged: put in rather than wiped away.
     p_lesion: float
     evidence: tuple[Sentence, ...] = ()
 

@@ -25,9 +25,6 @@ SAME_CENTRE = 0.5
 # A region may be missed on one slice.
 MOST_STEPS = 2
 _BEST = 3
-# Mean logit above which a region that is forged counts as a lesion: added and removed come out equally often right on
-# validation studies under alarm (0.68 of 107). No cost for the search here: the forgery says where to look.
-_LESION_AT_FORGERY = 0.3
 # The number of slices for which the study calibration holds as it is: the highest of n scores rises with log n
 # (study AUC on validation patients 0.66 without that cost, 0.70 with it). Shorter stacks gain nothing more.
 USUAL_SLICES = 25
@@ -48,6 +45,8 @@ class Seen:
     mask: Mask
     p_forged: float
     p_tumor: float
+    # Logit that it was put in rather than wiped away, if it is forged.
+    added: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +57,7 @@ class Track:
     p_forged: float
     # That the study shows a lesion here.
     p_tumor: float
-    # That the region looks like a lesion, once a forgery says to look at it.
+    # That there is a lesion now, if the region is forged: put in rather than wiped away.
     p_lesion: float
 
 
@@ -77,7 +76,6 @@ def tracks(
             lone_cost=calibration.lone_cost,
         )
         tumor = tumor_logit([one.p_tumor for _, one in members], placed=placed, count=len(slices))
-        lesion = _best([scores.logit(one.p_tumor) for _, one in members]) - _LESION_AT_FORGERY
         masks: dict[int, Mask] = {}
         for index, detection in members:
             masks[index] = detection.mask | masks[index] if index in masks else detection.mask
@@ -86,7 +84,7 @@ def tracks(
                 masks=masks,
                 p_forged=study_probability(forged, calibration, placed=placed),
                 p_tumor=scores.probability(tumor, calibration.study_tumor_slope, calibration.study_tumor_bias),
-                p_lesion=scores.probability(lesion, calibration.study_tumor_slope, 0.0),
+                p_lesion=lesion_at_forgery([one for _, one in members], calibration),
             )
         )
     return found
@@ -127,7 +125,7 @@ def _union(one: Track, other: Track) -> Track:
         masks=masks,
         p_forged=max(one.p_forged, other.p_forged),
         p_tumor=max(one.p_tumor, other.p_tumor),
-        p_lesion=max(one.p_lesion, other.p_lesion),
+        p_lesion=max(one, other, key=lambda track: track.p_forged).p_lesion,
     )
 
 
@@ -171,6 +169,19 @@ def forged_logit(members: Sequence[tuple[int, float]], *, placed: bool, count: i
 def tumor_logit(values: Sequence[float], *, placed: bool, count: int) -> float:
     """Mean logit of the best neighbouring slices of a track, less for a stack of many slices."""
     return _best([scores.logit(p) for p in values]) - _LESION_COST * float(np.log(count if placed else _LOOSE_COUNT))
+
+
+def added_terms(members: Sequence[Seen]) -> tuple[float, float]:
+    """Of a track: mean logit that it was put in, where it looks most forged; logit that it looks like a lesion."""
+    strongest = sorted(members, key=lambda one: -one.p_forged)[:_BEST]
+    return float(np.mean([one.added for one in strongest])), _best([scores.logit(one.p_tumor) for one in members])
+
+
+def lesion_at_forgery(members: Sequence[Seen], calibration: Calibration) -> float:
+    """Probability that a forged track was put in; no cost for the search: the forgery says where to look."""
+    added, lesion = added_terms(members)
+    value = calibration.added_slope * added + calibration.added_lesion_slope * lesion
+    return scores.probability(value, 1.0, calibration.added_bias)
 
 
 def study_probability(forged: float, calibration: Calibration, *, placed: bool) -> float:

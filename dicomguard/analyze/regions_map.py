@@ -48,18 +48,21 @@ class Candidate:
     weaker: float
     # Logit that it is a lesion.
     lesion: float
+    # Logit that it was put in rather than wiped away, if it is forged.
+    added: float
 
 
 def candidates(fine: Plane, coarse: Plane, head: Mask, *, proposals: Sequence[Box]) -> list[Candidate]:
-    """Regions of a slice; `fine` 2×h×w and `coarse` 2×h/2×w/2 smoothed logits, `head` h×w, at half resolution."""
+    """Regions of a slice; `fine` 3×h×w and `coarse` 3×h/2×w/2 smoothed logits, `head` h×w, at half resolution."""
     height, width = head.shape
     rough = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in coarse])
     fused = 0.5 * (fine + rough)
-    forged, lesion = fused[0], fused[1]
+    forged, lesion, addition = fused
     size = (2 * width, 2 * height)
-    found: list[tuple[Mask, float, float]] = []
+    found: list[tuple[Mask, float, float, float]] = []
     for part in _forged_parts(forged, head):
-        found.append((_enlarged(part, size), float(_top_mean(forged[part])), float(_top_mean(lesion[part]))))
+        added = float(addition[part].mean())
+        found.append((_enlarged(part, size), float(_top_mean(forged[part])), float(_top_mean(lesion[part])), added))
     for box in sorted(proposals, key=lambda b: -max(b.p_lesion, b.p_forged)):
         if box.p_lesion < _LEAST_LESION and box.p_forged < _LEAST_FORGED:
             continue
@@ -71,15 +74,15 @@ def candidates(fine: Plane, coarse: Plane, head: Mask, *, proposals: Sequence[Bo
         strength, tissue = float(_top_mean(forged[small])), float(_top_mean(lesion[small]))
         logit = 0.5 * (tissue + _logit(box.p_lesion))
         if same is None:
-            found.append((mask, strength, logit))
+            found.append((mask, strength, logit, float(addition[small].mean())))
         elif logit > found[same][2]:
-            found[same] = (found[same][0] | mask, max(strength, found[same][1]), logit)
+            found[same] = (found[same][0] | mask, max(strength, found[same][1]), logit, found[same][3])
     if not found:
         return []
-    best = max(strength for _, strength, _ in found)
+    best = max(strength for _, strength, _, _ in found)
     return [
-        Candidate(box=_bounds(mask), mask=mask, weaker=min(strength - best, 0.0), lesion=logit)
-        for mask, strength, logit in found
+        Candidate(box=_bounds(mask), mask=mask, weaker=min(strength - best, 0.0), lesion=logit, added=added)
+        for mask, strength, logit, added in found
         if mask.any()
     ]
 

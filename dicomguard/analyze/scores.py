@@ -88,6 +88,10 @@ class Calibration:
     tumor_bias: float
     study_tumor_slope: float
     study_tumor_bias: float
+    # A forged track was put in: sigmoid(slope · logit of addition + lesion_slope · logit of lesion + bias).
+    added_slope: float
+    added_lesion_slope: float
+    added_bias: float
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Calibration":
@@ -122,6 +126,9 @@ UNCALIBRATED = Calibration(
     tumor_bias=0.0,
     study_tumor_slope=1.0,
     study_tumor_bias=0.0,
+    added_slope=1.0,
+    added_lesion_slope=0.0,
+    added_bias=0.0,
 )
 
 

@@ -240,7 +240,7 @@ class Region:
     p_forged: float
     # That the study shows a tumor here; decides between real and absent.
     p_tumor: float
-    # That the region looks like a tumor, once a forgery says to look there; decides between added and removed.
+    # That there is a tumor now, if the region is forged: put in or wiped away; decides between added and removed.
     p_lesion: float
 
 

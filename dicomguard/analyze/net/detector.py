@@ -59,6 +59,8 @@ class Detection:
     # 0…1 each: traces of forgery, lesion.
     p_forged: float
     p_tumor: float
+    # Logit that it was put in rather than wiped away, if it is forged.
+    added: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +151,9 @@ class Detector:
             tumor = scores.probability(region.lesion, c.tumor_slope, c.tumor_bias)
             # The strongest region carries the slice's score, others less by their strength.
             p_forged = scores.probability(value + region.weaker, c.slope, c.bias)
-            detections.append(Detection(box=region.box, mask=region.mask, p_forged=p_forged, p_tumor=tumor))
+            detections.append(
+                Detection(box=region.box, mask=region.mask, p_forged=p_forged, p_tumor=tumor, added=region.added)
+            )
         return SliceDetections(
             key=key,
             state="analysed",
@@ -207,7 +211,7 @@ class Detector:
 
     @torch.inference_mode()
     def _forward(self, stacks: Plane) -> list["_Shown"]:
-        """N×C×h×w channels → per slice smoothed logits 2×h/2×w/2 and RoI proposals."""
+        """N×C×h×w channels → per slice smoothed logits 3×h/2×w/2 and RoI proposals."""
         height, width = stacks.shape[2:]
         padded = (-(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE)
         x = torch.zeros((len(stacks), stacks.shape[1], *padded), device=self._device)
@@ -223,7 +227,7 @@ class Detector:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    # 2×h/2×w/2 smoothed logits: forgery, lesion.
+    # 3×h/2×w/2 smoothed logits: forgery, lesion, addition.
     maps: Plane
     proposals: Proposed
 

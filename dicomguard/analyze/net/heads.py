@@ -23,14 +23,14 @@ _CANONICAL_SIDE = 48
 
 
 class DenseHead(nn.Module):
-    """/2 features → forgery logit and lesion logit at /2 (channels 0 and 1)."""
+    """/2 features → three logits at /2: forgery, lesion, and addition: put in rather than wiped away, where forged."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
         self.mix = nn.Conv2d(features, features, 3, padding=1)
-        self.out = nn.Conv2d(features, 2, 1)
-        # Both classes are rare: begin near their share so that the first steps do not flood the maps.
-        self.out.bias = nn.Parameter(torch.full((2,), -2.0))
+        self.out = nn.Conv2d(features, 3, 1)
+        # Forgeries and lesions are rare: begin near their share so that the first steps do not flood the maps.
+        self.out.bias = nn.Parameter(torch.tensor([-2.0, -2.0, 0.0]))
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.out(functional.relu(self.mix(x)))

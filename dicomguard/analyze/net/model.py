@@ -32,7 +32,7 @@ from torchvision.ops import MultiScaleRoIAlign  # noqa: E402
 from torchvision.ops.boxes import clip_boxes_to_image, nms, remove_small_boxes  # noqa: E402
 
 # Name under which weights say which network they fit.
-ARCHITECTURE = "gn-fpn-16-128-f48-maskrcnn-1"
+ARCHITECTURE = "gn-fpn-16-128-f48-maskrcnn-2"
 _WIDTHS = (16, 32, 64, 96, 128)
 _FEATURES = 48
 _NORM_GROUPS = 8
@@ -136,7 +136,7 @@ class Network(nn.Module):
         return maps
 
     def look(self, x: Tensor) -> "tuple[OrderedDict[str, Tensor], Tensor]":
-        """Pyramid of a padded batch N×C×H×W, and N×2×H/2×W/2 logits: forgery, lesion."""
+        """Pyramid of a padded batch N×C×H×W, and N×3×H/2×W/2 logits: forgery, lesion, addition."""
         features = self.features(x)
         dense: Tensor = self.dense(features["2"])
         return features, dense

@@ -32,6 +32,10 @@ _SHARES = tuple(i / 10 for i in range(11))
 _SPREADS = (2.0, 3.0, 4.0)
 _LONE_COSTS = (0.0, 0.5, 1.0)
 _LESION_OVERLAP = 0.3
+# Fewer found forgeries of a kind than this leave the decision between added and removed as it stands.
+_FEWEST_OF_KIND = 8
+# Holds its slopes where the kinds part cleanly.
+_KIND_PRIOR = 0.01
 _FEWEST_STACKS = 10
 # A source with fewer values has no percentile of its own.
 _FEWEST_OF_SOURCE = 12
@@ -67,6 +71,7 @@ def fit(runs: Sequence[Run]) -> Calibrated:
     c = replace(c, slope=slope, bias=bias)
     c = _lesions(runs, c)
     c = _study(runs, c)
+    c = _kinds(runs, c)
     authentic = np.concatenate([v for run, v in zip(runs, _slice_values(runs, c), strict=True) if not run.family])
     flagged = int((authentic >= 0).sum())
     studies = sorted(study_scores(run, c)[0] for run in runs if not run.family)
@@ -91,11 +96,14 @@ def upper_bound(flagged: int, of: int) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Chain:
-    """A track of a run before its probability: slices with their two probabilities, and whether it is a lesion."""
+    """A track of a run before its probability: slices with their two probabilities, and what it lies on."""
 
     forged: tuple[tuple[int, float], ...]
     tumor: tuple[float, ...]
     on_lesion: bool
+    on_forgery: bool
+    # `link.added_terms`
+    added: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +156,12 @@ def _linked(run: Run, c: Calibration) -> _Linked:
                 forged=tuple((index, one.p_forged) for index, one in members),
                 tumor=tuple(one.p_tumor for _, one in members),
                 on_lesion=on_lesion,
+                on_forgery=any(
+                    (one.mask & run.masks[run.planes[index]]).any()
+                    for index, one in members
+                    if run.planes[index] in run.masks
+                ),
+                added=link.added_terms([one for _, one in members]),
             )
         )
     return _Linked(chains=tuple(chains), placed=len(run.planes) > 1, count=len(run.planes))
@@ -166,6 +180,7 @@ def _detections(run: Run, c: Calibration) -> list[list[link.Seen]]:
                 mask=region.mask,
                 p_forged=scores.probability(float(value) + region.weaker, c.slope, c.bias),
                 p_tumor=scores.probability(region.lesion, c.tumor_slope, c.tumor_bias),
+                added=region.added,
             )
             for region in seen.regions
         ]
@@ -323,3 +338,28 @@ def _study(runs: Sequence[Run], c: Calibration) -> Calibration:
             slope, _ = _platt(forged, authentic, at_zero=None)
             best_auc, fitted = score, replace(c, lone_cost=cost, study_slope=slope, study_bias=-slope * zero)
     return fitted
+
+
+def _kinds(runs: Sequence[Run], c: Calibration) -> Calibration:
+    """Put in or wiped away, at the strongest track that lies on the forgery; both kinds count alike."""
+    terms: dict[str, list[tuple[float, float]]] = {"added": [], "removed": []}
+    for run in runs:
+        if run.kind not in terms:
+            continue
+        linked = _linked(run, c)
+        hits = [chain for chain in linked.chains if chain.on_forgery]
+        if hits:
+            strongest = max(hits, key=lambda chain: max(p for _, p in chain.forged))
+            terms[run.kind].append(strongest.added)
+    added, removed = (np.array(terms[kind]) for kind in ("added", "removed"))
+    if min(len(added), len(removed)) < _FEWEST_OF_KIND:
+        return c
+
+    def loss(w: Values) -> float:
+        slopes = np.exp(w[:2])
+        up, down = (values @ slopes + w[2] for values in (added, removed))
+        return float(np.logaddexp(0, -up).mean() + np.logaddexp(0, down).mean() + _KIND_PRIOR * (slopes**2).sum())
+
+    found = minimize(loss, np.array([-1.0, -1.0, 0.0]), method="Nelder-Mead").x
+    slope, lesion_slope = (float(s) for s in np.clip(np.exp(found[:2]), 0.0, 20.0))
+    return replace(c, added_slope=slope, added_lesion_slope=lesion_slope, added_bias=float(found[2]))

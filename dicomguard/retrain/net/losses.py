@@ -6,6 +6,8 @@ Logits are N×H/2×W/2; truths N×H×W in 0…1, averaged to the logits' grid he
 from torch import Tensor
 from torch.nn import functional
 
+# Beside the forgery and the lesion, which carry the judgement.
+_ADDITION_WEIGHT = 0.5
 # A forged pixel weighs this much more than an authentic one: forgeries cover a tenth of a crop.
 _FORGED_WEIGHT = 1.5
 _LESION_WEIGHT = 1.5
@@ -24,17 +26,33 @@ def _binary_and_dice(logits: Tensor, truth: Tensor, weight: Tensor, positive: fl
     return binary + 0.5 * (dice * has_truth).sum() / has_truth.sum().clamp(min=1.0)
 
 
+def _within(logits: Tensor, added: Tensor, weight: Tensor) -> Tensor:
+    """Mean cross-entropy inside the forged pixels of each image whose kind is known: a region has one truth."""
+    weight = weight * (added >= 0).to(weight.dtype)[:, None, None]
+    truth = added.clamp(min=0)[:, None, None].expand_as(logits)
+    cross = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    area = weight.sum(dim=(1, 2))
+    mean = (cross * weight).sum(dim=(1, 2)) / area.clamp(min=1.0)
+    return mean.sum() / (area > 0).to(mean.dtype).sum().clamp(min=1.0)
+
+
 def _to_grid(truth: Tensor) -> Tensor:
     return functional.avg_pool2d(truth[:, None], 2)[:, 0]
 
 
 def dense_losses(
-    maps: Tensor, *, forged: Tensor, lesion: Tensor, valid: Tensor, lesion_known: Tensor
+    maps: Tensor, *, forged: Tensor, lesion: Tensor, valid: Tensor, lesion_known: Tensor, added: Tensor
 ) -> dict[str, Tensor]:
-    """Losses of N×2×H/2×W/2 maps; `valid` excludes blend bands and air, `lesion_known` (N) unmarked sequences."""
+    """Losses of N×3×H/2×W/2 maps.
+
+    `valid` excludes blend bands and air, `lesion_known` (N) unmarked sequences; `added` (N) is 1 where the forgery was
+    put in, 0 where it wiped something away, below 0 where it is neither.
+    """
     weight = (_to_grid(valid) > 0.75).to(maps.dtype)
     known = weight * lesion_known[:, None, None]
+    marked = (_to_grid(forged) > 0.5).to(maps.dtype)
     return {
-        "forgery_map": _binary_and_dice(maps[:, 0], (_to_grid(forged) > 0.5).to(maps.dtype), weight, _FORGED_WEIGHT),
+        "forgery_map": _binary_and_dice(maps[:, 0], marked, weight, _FORGED_WEIGHT),
         "lesion_map": _binary_and_dice(maps[:, 1], (_to_grid(lesion) > 0.5).to(maps.dtype), known, _LESION_WEIGHT),
+        "addition_map": _ADDITION_WEIGHT * _within(maps[:, 2], added, marked * weight),
     }

@@ -151,7 +151,7 @@ def step_losses(
     """
     # pairs×2×C×S×S → 2·pairs×C×S×S
     x = batch["x"].to(device).float().contiguous(memory_format=torch.channels_last)
-    truth = {name: batch[name].to(device).float() for name in ("forged", "lesion", "valid", "lesion_known")}
+    truth = {name: batch[name].to(device).float() for name in ("forged", "lesion", "valid", "lesion_known", "added")}
     with autocast(device):
         features, maps = (look or model.look)(x)
     losses = dense_losses(maps.float(), **truth)

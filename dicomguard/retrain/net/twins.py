@@ -31,6 +31,9 @@ _SEAM_SHARE = 0.75
 _NO_NEIGHBOURS_SHARE = 0.3
 _HEAD_MARGIN = 12
 _WIDE_EVERY = 5
+# What a forged crop teaches of its kind (`losses.dense_losses`); what was altered or blended is neither.
+_ADDED: Mapping[str, float] = {"added": 1.0, "removed": 0.0}
+_NEITHER = -1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,7 +303,12 @@ def _cut(
     truth["valid"][1, :h, :w] = head & ~band
     truth["lesion"][0, :h, :w] = small(twin.lesion_before[twin.plane])[window]
     truth["lesion"][1, :h, :w] = small(twin.forged.lesion[twin.plane])[window]
-    return {"x": x, **truth, "lesion_known": np.full(2, twin.lesion_known, dtype=np.float32)}
+    return {
+        "x": x,
+        **truth,
+        "lesion_known": np.full(2, twin.lesion_known, dtype=np.float32),
+        "added": np.array([_NEITHER, _ADDED.get(twin.forged.kind, _NEITHER)], dtype=np.float32),
+    }
 
 
 class Batches:

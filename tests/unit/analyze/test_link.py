@@ -9,9 +9,11 @@ from dicomguard.analyze.link import Seen, Track, chains, joined, tracks
 from dicomguard.analyze.scores import UNCALIBRATED
 
 
-def seen(row: int = 30, column: int = 30, radius: int = 6, *, forged: float = 0.5, tumor: float = 0.5) -> Seen:
+def seen(
+    row: int = 30, column: int = 30, radius: int = 6, *, forged: float = 0.5, tumor: float = 0.5, added: float = 0.0
+) -> Seen:
     y, x = np.mgrid[0:64, 0:64]
-    return Seen(mask=np.hypot(y - row, x - column) <= radius, p_forged=forged, p_tumor=tumor)
+    return Seen(mask=np.hypot(y - row, x - column) <= radius, p_forged=forged, p_tumor=tumor, added=added)
 
 
 def places(*slices: list[Seen], positions: list[float | None] | None = None) -> list[list[int]]:
@@ -57,6 +59,13 @@ def test_one_loud_slice_is_quieter_than_three() -> None:
     loud = [seen(forged=0.9)]
     (once,), (thrice,) = linked([], loud, [], lone_cost=1.0), linked(loud, loud, loud, lone_cost=1.0)
     assert once.p_forged < thrice.p_forged
+
+
+def test_the_strongest_slices_say_whether_it_was_put_in() -> None:
+    loud, quiet = seen(forged=0.9, added=2.0), seen(forged=0.1, added=-5.0)
+    (one,) = linked([quiet], [loud], [loud], [loud], [quiet])
+    (other,) = linked([seen(forged=0.9, added=-2.0)])
+    assert one.p_lesion == pytest.approx(0.88, abs=0.01) and other.p_lesion == pytest.approx(0.12, abs=0.01)
 
 
 def test_loose_pictures_are_judged_one_by_one() -> None:

@@ -10,13 +10,17 @@ HEAD = np.ones((64, 64), dtype=bool)
 
 
 def maps(
-    forged: tuple[slice, slice] | None = None, lesion: tuple[slice, slice] | None = None
+    forged: tuple[slice, slice] | None = None,
+    lesion: tuple[slice, slice] | None = None,
+    added: tuple[slice, slice] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    fine = np.full((2, 64, 64), -5.0, dtype=np.float32)
+    fine = np.full((3, 64, 64), -5.0, dtype=np.float32)
     if forged:
         fine[0][forged] = 3.0
     if lesion:
         fine[1][lesion] = 4.0
+    if added:
+        fine[2][added] = 2.0
     return fine, fine[:, ::2, ::2].copy()
 
 
@@ -38,6 +42,12 @@ def test_a_box_on_the_part_is_the_same_region_and_tells_the_tissue() -> None:
     plain = regions_map.candidates(fine, coarse, HEAD, proposals=[])
     (one,) = regions_map.candidates(fine, coarse, HEAD, proposals=[box(60, 20, 20, lesion=0.999, forged=0.9)])
     assert one.lesion > plain[0].lesion
+
+
+def test_a_region_says_whether_it_was_put_in_where_it_is_forged() -> None:
+    (inside,) = regions_map.candidates(*maps(np.s_[10:20, 30:40], added=np.s_[8:22, 28:42]), HEAD, proposals=[])
+    (outside,) = regions_map.candidates(*maps(np.s_[10:20, 30:40], added=np.s_[40:60, 30:40]), HEAD, proposals=[])
+    assert inside.added > 0 > outside.added
 
 
 def test_a_box_elsewhere_is_a_region_of_its_own_and_weaker() -> None:

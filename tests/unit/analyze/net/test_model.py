@@ -21,7 +21,7 @@ def test_it_is_small(network: Network) -> None:
 
 def test_maps_are_at_half_resolution(network: Network) -> None:
     with torch.inference_mode():
-        assert network.look(torch.zeros(1, len(NAMES), 96, 128))[1].shape == (1, 2, 48, 64)
+        assert network.look(torch.zeros(1, len(NAMES), 96, 128))[1].shape == (1, 3, 48, 64)
 
 
 def test_joint_is_the_product_of_two_answers() -> None:

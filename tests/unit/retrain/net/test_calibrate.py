@@ -7,6 +7,7 @@ import pytest
 
 from dicomguard.analyze import scores
 from dicomguard.analyze.net.detector import Seen
+from dicomguard.analyze.regions_map import Candidate
 from dicomguard.analyze.scores import Look, Terms
 from dicomguard.errors import Refused
 from dicomguard.retrain.dataset import Pixels, Plane, Series
@@ -39,6 +40,23 @@ def run(source: str, raw: list[float], *, family: str = "", forged: tuple[int, .
     )
 
 
+def kinds() -> list[Run]:
+    """Forged runs whose region says, with noise, whether it was put in; its lesion logit says nothing."""
+    rng = np.random.default_rng(1)
+    made = []
+    box = np.zeros((4, 4), dtype=bool)
+    box[1:3, 1:3] = True
+    for k in range(40):
+        kind, side = (("added", 1.0), ("removed", -1.0))[k % 2]
+        one = run("quiet", list(rng.normal(0, 0.5, 10)), family="splice", forged=(4,))
+        region = Candidate(
+            box=(1.0, 1.0, 3.0, 3.0), mask=box, weaker=0.0, lesion=rng.normal(), added=3.0 + side + 0.6 * rng.normal()
+        )
+        seen = [replace(s, regions=(region,)) if i == 4 else s for i, s in enumerate(one.seen)]
+        made.append(replace(one, kind=kind, seen=tuple(seen), masks={4: box}))
+    return made
+
+
 def runs() -> list[Run]:
     rng = np.random.default_rng(0)
     made = []
@@ -50,6 +68,13 @@ def runs() -> list[Run]:
             raw[4:6] += 5
             made.append(run(source, list(raw), family="splice", forged=(4, 5)))
     return made
+
+
+def test_added_and_removed_are_told_apart_without_a_lean() -> None:
+    c = calibrate.fit([*runs(), *kinds()]).calibration
+    assert c.added_slope > 5 * c.added_lesion_slope
+    # The map leans by three logits to "added"; the fit takes that back.
+    assert -c.added_bias / c.added_slope == pytest.approx(3.0, abs=0.3)
 
 
 def test_alert_is_rare_in_every_source_and_finds_what_stands_out() -> None:

@@ -80,19 +80,33 @@ def test_instances_tell_real_added_removed() -> None:
 
 
 def test_losses_ignore_what_is_not_known() -> None:
-    maps = torch.zeros(2, 2, 8, 8, requires_grad=True)
+    maps = torch.zeros(2, 3, 8, 8, requires_grad=True)
     truth = torch.zeros(2, 16, 16)
     lesion = truth.clone()
     lesion[1, :8] = 1
     valid = torch.ones(2, 16, 16)
     valid[:, :, 8:] = 0
-    losses = dense_losses(maps, forged=lesion, lesion=lesion, valid=valid, lesion_known=torch.tensor([1.0, 0.0]))
+    known, added = torch.tensor([1.0, 0.0]), torch.tensor([1.0, -1.0])
+    losses = dense_losses(maps, forged=lesion, lesion=lesion, valid=valid, lesion_known=known, added=added)
     sum(losses.values()).backward()
     gradient = maps.grad
     assert gradient is not None
     assert not gradient[:, :, :, 4:].any(), "air and blend bands teach nothing"
     assert not gradient[1, 1].any(), "an unmarked sequence teaches nothing about lesions"
     assert gradient[1, 0, :4, :4].any()
+
+
+def test_the_kind_is_learnt_inside_the_forgery_alone() -> None:
+    maps = torch.zeros(3, 3, 8, 8, requires_grad=True)
+    forged = torch.zeros(3, 16, 16)
+    forged[:, :8] = 1
+    truth = {"lesion": forged, "valid": torch.ones(3, 16, 16), "lesion_known": torch.zeros(3)}
+    dense_losses(maps, forged=forged, **truth, added=torch.tensor([1.0, 0.0, -1.0]))["addition_map"].backward()
+    gradient = maps.grad
+    assert gradient is not None
+    assert (gradient[0, 2, :4] < 0).all() and (gradient[1, 2, :4] > 0).all()
+    assert not gradient[:2, 2, 4:].any(), "what is authentic was neither put in nor wiped away"
+    assert not gradient[2].any(), "what was altered is of neither kind"
 
 
 def test_learning_rate_warms_up_and_cools_down() -> None:
