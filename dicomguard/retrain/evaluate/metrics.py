@@ -69,23 +69,28 @@ def draw_auc(
     negative: Sequence[float],
     negative_patients: Sequence[str],
     *,
+    alike: tuple[Sequence[str], Sequence[str]] | None = None,
     draws: int = 2000,
     seed: int = 0,
 ) -> Drawn | None:
-    """AUC with a patient bootstrap; None when a side is empty.
+    """AUC with a patient bootstrap; None when there is no pair to compare.
 
     Patients are resampled with replacement; a draw without a positive or a negative says nothing. Two calls about the
-    same patients draw the same ones, so that their difference is paired.
+    same patients draw the same ones, so that their difference is paired. `alike` names the stratum of each positive
+    and of each negative: only pairs within a stratum are compared (Janes and Pepe 2009), so that what the strata
+    differ in tells nothing.
     """
-    value = auc(positive, negative)
-    if value is None:
+    if not positive or not negative:
         return None
     patients = sorted({*positive_patients, *negative_patients})
     place = {patient: index for index, patient in enumerate(patients)}
     wins, pairs = _pair_counts(
         np.asarray(positive), [place[p] for p in positive_patients], np.asarray(negative),
-        [place[p] for p in negative_patients], len(patients),
+        [place[p] for p in negative_patients], len(patients), alike,
     )  # fmt: skip
+    if pairs.sum() == 0:
+        return None
+    value = float(wins.sum() / pairs.sum())
     weights = patient_weights(len(patients), draws, seed)
     above = ((weights @ wins) * weights).sum(axis=1)
     of = ((weights @ pairs) * weights).sum(axis=1)
@@ -121,15 +126,23 @@ def draw_mean(values: Sequence[float], patients: Sequence[str], *, draws: int = 
 
 
 def _pair_counts(
-    positive: NDArray[np.float64], positive_at: list[int], negative: NDArray[np.float64], negative_at: list[int], n: int
+    positive: NDArray[np.float64],
+    positive_at: list[int],
+    negative: NDArray[np.float64],
+    negative_at: list[int],
+    n: int,
+    alike: tuple[Sequence[str], Sequence[str]] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """n×n: won pairs and all pairs between the positives of one patient and the negatives of another."""
     won = (positive[:, None] > negative[None, :]) + 0.5 * (positive[:, None] == negative[None, :])
+    counted = np.ones_like(won)
+    if alike is not None:
+        counted = (np.asarray(alike[0])[:, None] == np.asarray(alike[1])[None, :]).astype(np.float64)
     rows = np.zeros((n, len(positive)))
     rows[positive_at, np.arange(len(positive))] = 1
     cols = np.zeros((len(negative), n))
     cols[np.arange(len(negative)), negative_at] = 1
-    return rows @ won @ cols, np.outer(rows.sum(axis=1), cols.sum(axis=0))
+    return rows @ (won * counted) @ cols, rows @ counted @ cols
 
 
 def upper_bound(flagged: int, of: int, *, confidence: float = 0.95) -> float:

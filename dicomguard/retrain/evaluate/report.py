@@ -11,6 +11,7 @@ FAMILY_COLUMNS = (
     ("slice_auc_pooled", "slice AUC"),
     ("slice_auc_pooled_interval", "95 % interval"),
     ("slice_auc_paired", "paired"),
+    ("slice_auc_alike", "like lesion"),
     ("slice_sensitivity", "slice sens."),
     ("slice_sensitivity_interval", "95 % interval"),
     ("pixel_f1", "F1 at 0.5"),

@@ -27,6 +27,7 @@ from dicomguard.retrain.tamper.second_hand import SECOND_HAND
 _MEANS = (
     "slice_auc_pooled",
     "slice_auc_paired",
+    "slice_auc_alike",
     "slice_sensitivity",
     "pixel_f1",
     "pixel_iou",
@@ -102,6 +103,14 @@ def _row(
         "slice_auc_paired": metrics.draw_auc(
             scores, people, [r.twin_score for r in twins if r.twin_score is not None], [r.patient for r in twins]
         ),
+        # A forger who adds where nothing was leaves a lesion on each forged slice: compared like with like.
+        "slice_auc_alike": metrics.draw_auc(
+            scores,
+            people,
+            [record.score for record in quiet],
+            [record.patient for record in quiet],
+            alike=([_shown(record) for record in own], [_shown(record) for record in quiet]),
+        ),
         "slice_sensitivity": metrics.draw_mean([float(score >= threshold) for score in scores], people),
         "pixel_f1": metrics.draw_mean([record.f1 for record in own], people),
         "pixel_iou": metrics.draw_mean([record.iou for record in own], people),
@@ -125,6 +134,10 @@ def _row(
     for name in _MEANS:
         cells |= _with_interval(name, drawn.get(name))
     return _Row(cells, drawn)
+
+
+def _shown(record: SliceRecord) -> str:
+    return "lesion" if record.lesion else "no lesion"
 
 
 def _with_interval(name: str, drawn: Drawn | None) -> dict[str, float | None]:

@@ -4,9 +4,11 @@ Slices are scored as the product scores a slice of no series: strongest region a
 scales mixed, before anything is calibrated.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,6 +48,12 @@ def short_run(job: TrainJob, *, clock: Clock, told: Callable[[str], None]) -> Ne
     network = Network()
     network.load_state_dict(load_file(path))
     return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+
+
+def effort(job: TrainJob) -> dict[str, Any]:
+    """Seed, steps and minutes of a run that has finished, as last noted: the record beside its figures."""
+    last = json.loads((job.out / "progress.jsonl").read_text().splitlines()[-1])
+    return {"seed": job.seed, "steps": last["step"], "minutes": round(last["seconds"] / 60, 2)}
 
 
 def dense_judge(network: Network) -> Judge:

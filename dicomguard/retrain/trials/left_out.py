@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dicomguard.clock import SystemClock
 from dicomguard.errors import Refused
 from dicomguard.retrain import dataset
 from dicomguard.retrain.tamper.families import FAMILIES
 from dicomguard.retrain.trials import dense, twins
+from dicomguard.retrain.trials.effort import ProcessorClock
 from dicomguard.retrain.trials.twins import Item, Outcome
 
 _EVERYTHING = "everything"
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Short trainings without a group, a family or a source.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, required=True, help="of each run")
+    parser.add_argument("--minutes", type=float, required=True, help="CPU minutes of each run")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--per-family", type=int, default=6, help="forged slices of each family and source")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
@@ -94,8 +94,14 @@ def main(arguments: list[str]) -> int:
         concerned = [item for item in chosen if absence.concerns(item.source, item.family)]
         rows.append(compared(absence, whole, _judged(given, absence, concerned)))
         rows.sort(key=lambda row: (row["without"]["slice_auc"] is None, row["without"]["slice_auc"] or 0.0))
-        everything = twins.figures(whole)
-        (given.out / "left_out.json").write_text(json.dumps({"everything": everything, "rows": rows}, indent=1) + "\n")
+        table = {
+            "split": given.split,
+            "seed": given.seed,
+            "minutes": given.minutes,
+            "everything": twins.figures(whole),
+            "rows": rows,
+        }
+        (given.out / "left_out.json").write_text(json.dumps(table, indent=1) + "\n")
     _tell(twins.line("everything, all families", twins.figures(whole)))
     for row in rows:
         _tell(twins.line(f"{row['left_out']} with", row["with"]))
@@ -113,7 +119,7 @@ def _judged(given: argparse.Namespace, absence: Absence, chosen: Sequence[Item])
         left_out_families=absence.families,
         left_out_sources=absence.sources,
     )
-    network = dense.short_run(job, clock=SystemClock(), told=_tell)
+    network = dense.short_run(job, clock=ProcessorClock(), told=_tell)
     return twins.outcomes(chosen, dense.dense_judge(network))
 
 

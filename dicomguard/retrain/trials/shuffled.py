@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dicomguard.clock import SystemClock
 from dicomguard.retrain.net.seeds import batch_generator
 from dicomguard.retrain.net.train import Batch
 from dicomguard.retrain.trials import dense, twins
+from dicomguard.retrain.trials.effort import ProcessorClock
 
 # Away from the streams of batches.
 _STREAM = 1 << 20
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Train on shuffled labels; nothing may be found afterwards.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--minutes", type=float, required=True, help="CPU minutes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--per-family", type=int, default=4, help="forged slices of each family and source")
     given = parser.parse_args(arguments)
@@ -58,10 +58,10 @@ def main(arguments: list[str]) -> int:
     job = replace(
         dense.trial(given.data, given.out, minutes=given.minutes, seed=given.seed), falsify=Shuffle(given.seed)
     )
-    network = dense.short_run(job, clock=SystemClock(), told=_tell)
+    network = dense.short_run(job, clock=ProcessorClock(), told=_tell)
     chosen = twins.items(given.data, split="validation", per_family=given.per_family, seed=given.seed)
     row = twins.figures(twins.outcomes(chosen, dense.dense_judge(network)))
-    row["holds"] = holds(row)
+    row |= {"holds": holds(row), "split": "validation", **dense.effort(job)}
     (given.out / "shuffled.json").write_text(json.dumps(row, indent=1) + "\n")
     _tell(twins.line("shuffled labels", row))
     _tell("the control holds" if row["holds"] else "THE CONTROL DOES NOT HOLD: something but forgery is learnt")

@@ -22,7 +22,7 @@ from dicomguard.analyze import channels, weights
 from dicomguard.analyze.net import ops
 from dicomguard.analyze.net.heads import ADDED, REMOVED
 from dicomguard.analyze.net.load import load_network
-from dicomguard.clock import Clock, SystemClock
+from dicomguard.clock import Clock
 from dicomguard.errors import Broken
 from dicomguard.retrain import dataset
 from dicomguard.retrain.evaluate import metrics
@@ -31,6 +31,7 @@ from dicomguard.retrain.net.seeds import seed_torch
 from dicomguard.retrain.net.targets import target
 from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker
 from dicomguard.retrain.trials import dense, twins
+from dicomguard.retrain.trials.effort import ProcessorClock
 from dicomguard.retrain.trials.twins import Judge, Outcome, Said, View
 
 ops.prepare()
@@ -143,13 +144,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="The stock Mask R-CNN on the same twins, beside our weights.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--minutes", type=float, required=True, help="CPU minutes")
     parser.add_argument("--weights", type=Path, help="ours; default the shipped ones")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--per-family", type=int, default=3, help="forged slices of each family and source")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     given = parser.parse_args(arguments)
-    model = train(given.data, given.out, minutes=given.minutes, seed=given.seed, clock=SystemClock())
+    model = train(given.data, given.out, minutes=given.minutes, seed=given.seed, clock=ProcessorClock())
     ours = load_network(given.weights or weights.shipped(), torch.device("cpu"))
     judges: dict[str, Judge] = {"ours, dense maps": dense.dense_judge(ours), "stock Mask R-CNN": stock_judge(model)}
     judges |= {name: twins.peer_judge(peer) for name, peer in PEERS.items()}

@@ -94,6 +94,34 @@ def test_confusion() -> None:
         metrics.confusion(["a"], ["x"], ["a"])
 
 
+def test_alike_compares_within_strata_only() -> None:
+    # Between strata every pair is won, within them every other one.
+    positive, negative = [3.0, 1.0, 13.0, 11.0], [2.0, 2.0, 12.0, 12.0]
+    strata = (["no", "no", "yes", "yes"], ["no", "no", "yes", "yes"])
+    people = ["a", "b", "a", "b"]
+    alike = metrics.draw_auc(positive, people, negative, people, alike=strata, draws=50)
+    whole = metrics.draw_auc(positive, people, negative, people, draws=50)
+    assert alike is not None and whole is not None
+    assert alike.value == 0.5
+    assert whole.value == metrics.auc(positive, negative) == 0.5
+    moved = metrics.draw_auc([*positive[:2], 31.0, 33.0], people, negative, people, alike=strata, draws=50)
+    assert moved is not None and moved.value == 0.75
+
+
+def test_nothing_alike_is_no_figure() -> None:
+    assert metrics.draw_auc([1.0], ["a"], [0.0], ["a"], alike=(["lesion"], ["no lesion"])) is None
+
+
+def test_a_stratum_that_tells_all_tells_nothing() -> None:
+    score = {"lesion": 1.0, "no lesion": 0.0}
+    forged, authentic = ["lesion"] * 9 + ["no lesion"], ["lesion"] + ["no lesion"] * 9
+    people = [str(number % 5) for number in range(10)]
+    sides = [score[one] for one in forged], people, [score[one] for one in authentic], people
+    whole, alike = metrics.draw_auc(*sides), metrics.draw_auc(*sides, alike=(forged, authentic))
+    assert whole is not None and whole.value > 0.8
+    assert alike is not None and alike.value == 0.5
+
+
 def test_means_share_their_draws() -> None:
     rng = np.random.default_rng(3)
     people = [f"p{i}" for i in range(20)]

@@ -1,5 +1,7 @@
 """Trials without their hours: a false truth that says nothing, what is left out, and judges whose figures are known."""
 
+import multiprocessing
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 from dicomguard.errors import Refused
 from dicomguard.retrain import dataset
 from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker
-from dicomguard.retrain.trials import left_out, shuffled, twins
+from dicomguard.retrain.trials import dense, left_out, shuffled, twins
+from dicomguard.retrain.trials.effort import ProcessorClock
 from dicomguard.retrain.trials.twins import Outcome, Said, View
 from tests.unit.retrain.net import archive
 
@@ -115,3 +118,27 @@ def test_an_oracle_and_a_constant_judge(folder: Path) -> None:
 def test_training_patients_are_not_judged(folder: Path) -> None:
     with pytest.raises(Refused, match="Patients who trained"):
         twins.items(folder, split="train", per_family=1, seed=1)
+
+
+def _work(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+def test_the_clock_of_trials_stands_while_nobody_works_and_counts_children() -> None:
+    clock = ProcessorClock()
+    began = clock.monotonic()
+    time.sleep(0.5)
+    assert clock.monotonic() - began < 0.4
+    child = multiprocessing.get_context("spawn").Process(target=_work, args=(0.5,))
+    child.start()
+    child.join()
+    _work(0.2)
+    assert clock.monotonic() - began >= 0.65
+
+
+def test_the_effort_of_a_run_is_what_it_noted_last(tmp_path: Path) -> None:
+    (tmp_path / "progress.jsonl").write_text('{"step": 10, "seconds": 30.0}\n{"step": 20, "seconds": 90.0}\n')
+    job = dense.trial(tmp_path, tmp_path, minutes=2, seed=7)
+    assert dense.effort(job) == {"seed": 7, "steps": 20, "minutes": 1.5}
