@@ -9,8 +9,7 @@ from dicomguard.scp import slim
 
 def main() -> int:
     """Stay small, read the configuration, serve."""
-    slim.bar_decoders()
-    slim.share_heap()
+    slim.prepare()
     # Only now: the imports below reach pydicom.
     from dicomguard import config
     from dicomguard.errors import DicomguardError

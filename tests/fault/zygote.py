@@ -25,7 +25,7 @@ def receiver() -> Run:
     """`python -m dicomguard.scp`, from after its imports."""
     from dicomguard.scp import slim
 
-    slim.bar_decoders()
+    slim.prepare()
     from dicomguard import config
     from dicomguard.scp import process
     from dicomguard.scp.shared import Inherited

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import ImplicitVRLittleEndian
 
 from dicomguard import part10
 from dicomguard.store import counters, executors, refusals, studies
@@ -80,6 +82,36 @@ def test_the_receiver_maps_no_decoder_numpy_or_torch(tmp_path: Path) -> None:
     assert objects
     foreign = re.compile("numpy|torch|openjp|libjpeg|jpeg_ls|charls|_imaging|pillow|cv2|scipy|gdcm|/rle|openblas")
     assert not [name for name in objects if foreign.search(name)]
+
+
+def test_private_elements_are_kept_as_they_came(tmp_path: Path) -> None:
+    """The receiver knows no private dictionary; without VRs in the file one would say how to read them."""
+    known, unknown = Dataset(), Dataset()
+    known.add_new((0x0029, 0x0010), "LO", "SIEMENS CSA HEADER")
+    known.add_new((0x0029, 0x1008), "CS", "IMAGE NUM 4")
+    known.add_new((0x0029, 0x1010), "OB", bytes(range(256)))
+    unknown.add_new((0x0045, 0x0010), "LO", "NOBODY KNOWS")
+    unknown.add_new((0x0045, 0x1001), "UN", b"\x01\x02\x03\x04")
+    first = part10_file(tmp_path / "in")
+    image = dcmread(first)
+    image.update(known)
+    image.update(unknown)
+    image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    image.save_as(first, implicit_vr=True, little_endian=True)
+    with receiver(tmp_path) as live:
+        with associated(live, [first]) as association:
+            assert send(association, first) == 0
+            assert send(association, first) == 0
+        live.settle()
+        (kept,) = (live.state / "store").rglob("*.dcm")
+        assert counted(live)["instances_repeated"] == 1
+    assert _dataset_bytes(kept) == _dataset_bytes(first)
+
+
+def _dataset_bytes(file: Path) -> bytes:
+    """What follows the file meta information (PS3.10 7.1)."""
+    content = file.read_bytes()
+    return content[144 + int.from_bytes(content[140:144], "little") :]
 
 
 def test_a_large_object_is_never_in_memory(tmp_path: Path) -> None:
