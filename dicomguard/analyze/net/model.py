@@ -158,7 +158,8 @@ class Network(nn.Module):
         vectors = heads.box_head(heads.box_roi_pool(full, proposals, images.image_sizes))
         logits, deltas = heads.box_predictor(vectors)
         joint = logits.float().exp()
-        decoded = heads.box_coder.decode(deltas, proposals)[:, 0]
+        # Without any proposal it comes back with one axis less.
+        decoded = heads.box_coder.decode(deltas, proposals).reshape(len(deltas), deltas.shape[1] // 4, 4)[:, 0]
         found = []
         for boxes, shares in zip(
             decoded.split([len(p) for p in proposals]), joint.split([len(p) for p in proposals]), strict=True

@@ -65,3 +65,14 @@ def test_every_part_gets_a_gradient(network: Network) -> None:
     without = [name for name, p in network.named_parameters() if p.grad is None]
     assert without == []
     network.zero_grad()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_slices_without_any_proposal_have_no_box(network: Network, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network.rcnn.rpn, "min_size", 1e9)
+    network.eval()
+    with torch.inference_mode():
+        features, _ = network.look(torch.zeros(count, len(NAMES), 96, 128))
+        found = network.detect(features, count, (96, 128))
+    assert [tuple(one.boxes.shape) for one in found] == [(0, 4)] * count
+    assert [len(one.joint) for one in found] == [len(one.masks) for one in found] == [0] * count
