@@ -12,7 +12,7 @@ MEASURING := tests/long/test_receive_attack.py tests/long/test_results_large.py
 
 help:
 	@echo "make demo          install, start a node and a PACS, send four studies, show what comes back"
-	@echo "make test          all tests but the long ones (about 15 minutes on two cores)"
+	@echo "make test          all tests but the long ones (about 10 minutes on two cores)"
 	@echo "make test-unit     the quick ones"
 	@echo "make test-browser  the page in Chromium"
 	@echo "make test-long     kills, power cuts, fuzz, an hour of soak, retraining (about two hours on two cores)"
@@ -32,7 +32,7 @@ demo: system
 	@$(PYTHON) -m demo
 
 test: system
-	$(PYTHON) -m pytest -m "not long or smoke"
+	$(PYTHON) -m pytest -n 2 -m "not long or smoke"
 
 test-unit: install
 	$(PYTHON) -m pytest tests/unit
