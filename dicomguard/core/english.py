@@ -46,10 +46,10 @@ PIXEL = {
 FILES = {
     "identical_pixels": "{Slices} hold identical pixels under different identifiers.",
     "same_noise": "{Slices} carry the same noise pattern.",
-    "position_gap": "{Slices} are neighbours {gap_mm:.1f} mm apart, usual are {usual_mm:.1f} mm; one may be missing.",
+    "position_gap": "{Slices} lie {gap_mm:.1f} mm apart, where {usual_mm:.1f} mm are usual; one may be missing.",
     "position_repeat": "{Slices} lie at one position.",
     "time_order": "The acquisition times of {slices} do not follow the order of the slices.",
-    "compression_traces": "{Slices} show traces of lossy compression that the header does not mention.",
+    "compression_traces": "Traces of lossy compression that the header does not mention show in {slices}.",
     "lossy_flag_differs": "The lossy compression flag of {slices} differs from the rest of the series.",
     "grey_values_local": "Grey values that occur nowhere else in the series occur in one region of {slices}.",
     "noise_step": "The noise of {slices} differs by {percent:.0f} % from that of the neighbours.",
@@ -57,17 +57,17 @@ FILES = {
     "background_blank": "The background of {slices} carries no noise, unlike the rest of the series.",
     "background_repeats": "Pieces of the background noise of {slices} occur twice, which noise never does.",
     "header_changes": "The attribute {attribute} changes inside the series at {slices}.",
-    "writer_differs": "{Slices} were written by another program than the rest of the series ({attribute} differs).",
+    "writer_differs": "Another program than that of the rest of the series wrote {slices} ({attribute} differs).",
     "private_differs": "The private attributes of {slices} come from other writers than those of the rest.",
     "uid_root_differs": "The identifiers of {slices} were given by another organisation than those of the rest.",
-    "creation_time": "{Slices} were created more than a day apart from the rest of the series.",
+    "creation_time": "The creation of {slices} lies more than a day from that of the rest of the series.",
     "pixel_range": "The pixel range that the header of {slices} declares contradicts the pixels.",
     "padding_unused": "The header of {slices} declares padding that only the rest of the series has.",
-    "bits_unused": "{Slices} use {used:.0f} of {stored:.0f} stored bits.",
+    "bits_unused": "Of {stored:.0f} stored bits {used:.0f} are used in {slices}.",
     "derived": "The header of {slices} says that the images were derived or processed.",
     "contributing_equipment": "The header of {slices} names further equipment that worked on the images.",
     "signature_broken": "The digital signature of {slices} does not fit what it signed: something changed since.",
-    "signature_missing": "{Slices} carry no digital signature, unlike the rest of the series.",
+    "signature_missing": "The digital signature that others of the series carry is missing on {slices}.",
     "synthetic": "The header of {slices} says that the pixels are synthetic (Synthetic Data YES).",
 }
 
@@ -155,7 +155,7 @@ TEXTS = {
         "{count} regions: {list}. The result in the title is that of {headline}; each region is described on its own."
     ),
     "score_alert": "Forgery score {score:.2f}; alert threshold {threshold:.2f}.",
-    "score_rank": "Forgery score {score:.2f}; {rank} scored as high",
+    "score_rank": "Forgery score {score:.2f}, alert threshold {threshold:.2f}; {rank} scored as high",
     "score_no_rank": "Forgery score {score:.2f}; alert threshold {threshold:.2f}",
     "rank_none": "none of {of} authentic studies",
     "rank_some": "{as_high} of {of} authentic studies",
@@ -165,13 +165,19 @@ TEXTS = {
     "all_analysed": "All {total} slices were analysed.",
     "one_analysed": "The one slice was analysed.",
     "partly_analysed": "{analysed} of {total} slices were analysed.",
-    "limits_real": "A careful forgery of a kind the program has not met can be missed.",
+    "limits_real": "A forgery can be missed, also one of a kind that the program was trained on.",
     "limits_absent": (
-        "This does not exclude a tumor: the program looks for forgeries and sees only brain tumors of the kinds it was "
-        "trained on."
+        "This does not exclude a tumor or a forgery: the program sees only brain tumors of the kinds it was trained "
+        "on, and it misses some forgeries."
     ),
-    "limits_added": "Denoising, stitching or a burned-in overlay can look alike.",
-    "limits_removed": "Post-operative change, artefact correction or anonymisation can look alike.",
+    "limits_added": (
+        "Denoising, stitching or a burned-in overlay can look alike, and a tumor that was removed can be taken for one "
+        "that was added."
+    ),
+    "limits_removed": (
+        "Post-operative change, artefact correction or anonymisation can look alike, and a tumor that was added can be "
+        "taken for one that was removed."
+    ),
     "next_real": "No action follows from this report; please read the images as usual.",
     "next_absent": "No action follows from this report; please read the images as usual.",
     "next_added": (
@@ -214,6 +220,7 @@ TEXTS = {
     "revision_changed": "Changed: result from '{old}' to '{new}'.",
     "revision_same": "The result is unchanged: '{new}'.",
     "because_late_instance": "more slices arrived",
+    "because_late_instance_one": "one more slice arrived",
     "because_late_instance_counted": "{count} more slices arrived",
     "because_pixel_conflict": "a copy with other pixels arrived",
     "because_forced": "an administrator asked for it",

@@ -224,6 +224,11 @@ class Verdict:
         """Identity of the verdict."""
         return canon.sha256(self.to_json())
 
+    @property
+    def decoded(self) -> bool:
+        """Whether pixels of any slice were read; else nothing was looked for in the files either."""
+        return any(item.state == "analysed" or item.pixel_sha256 for item in self.slices)
+
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Verdict":
         """Read a document; refuse an unknown major version, ignore unknown keys of a known one."""

@@ -156,7 +156,7 @@ def _found(verdict: Verdict, places: "Places") -> list[str]:
         _score(verdict),
     ]
     if len(verdict.findings) > 1:
-        listed = ", ".join(segment_label(item.id, item.category) for item in verdict.findings)
+        listed = "; ".join(segment_label(item.id, item.category) for item in verdict.findings)
         reason = english.TEXTS["highest_tumor" if category == "real" else "highest"]
         parts.append(_text("several", count=len(verdict.findings), list=listed, headline=reason))
     return parts
@@ -171,7 +171,7 @@ def _score(verdict: Verdict) -> str:
         first = _text("score_no_rank", score=score, threshold=point.forgery)
     else:
         words = _text("rank_some" if rank.as_high else "rank_none", as_high=rank.as_high, of=rank.of)
-        first = _text("score_rank", score=score, rank=words)
+        first = _text("score_rank", score=score, threshold=point.forgery, rank=words)
     if point.n_authentic == 0:
         return f"{first}."
     upper = 100 * point.false_alarm_upper
@@ -335,7 +335,7 @@ def _revision(verdict: Verdict, earlier: Verdict | None) -> str:
         return _text("revision", number=study.revision, before=study.predecessor.revision, date="", because=because)
     more = verdict.coverage.slices_total - earlier.coverage.slices_total
     if study.opened_because == "late_instance" and more > 0:
-        because = _text("because_late_instance_counted", count=more)
+        because = _text(f"because_late_instance_{'one' if more == 1 else 'counted'}", count=more)
     first = _text(
         "revision",
         number=study.revision,

@@ -34,7 +34,7 @@ from dicomguard.sr.segmentation import Region, Segment, Stack
 __all__ = ["Built", "Earlier", "NodeIdentity", "build", "fallback", "file_bytes", "tracking_uids"]
 
 # Raised whenever the same input gives other bytes: part of every UID.
-BUILDER_VERSION = 2
+BUILDER_VERSION = 3
 SR_SERIES_NUMBER = 9000
 SEG_SERIES_NUMBER = 9001
 # A region of the earlier revision is the same one when its pixels agree at least so far.

@@ -320,7 +320,9 @@ class _Tree:
 
     def _qualitative(self) -> list[ContentItem]:
         verdict, texts = self.verdict, self.texts
-        evidence = codes.FILE_EVIDENCE_PRESENT if verdict.evidence else codes.NO_FILE_EVIDENCE
+        # Without a slice that could be decoded nothing was looked for.
+        none = codes.NO_FILE_EVIDENCE if verdict.decoded else codes.UNDETERMINED
+        evidence = codes.FILE_EVIDENCE_PRESENT if verdict.evidence else none
         sentences = [
             (codes.SUMMARY, [texts.summary]),
             (codes.EXTENT, [*texts.extent, *self.no_segmentation, texts.model]),

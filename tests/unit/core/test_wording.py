@@ -37,7 +37,7 @@ def test_real() -> None:
     assert texts(case("real", [source()], [Spot(category="real", places=range(7, 14), p_forged=0.04)])).summary == (
         "A region that looks like a brain tumor was found on slices 8 to 14 of series 3 (F1, about 9.5 ml). "
         "No sign of forgery was found in it. Forgery score 0.04; alert threshold 0.62. All 20 slices were analysed. "
-        "A careful forgery of a kind the program has not met can be missed. "
+        "A forgery can be missed, also one of a kind that the program was trained on. "
         "No action follows from this report; please read the images as usual."
     )
 
@@ -46,8 +46,8 @@ def test_absent() -> None:
     assert texts(case("absent", [source()])).summary == (
         "No tumor-like region and no sign of forgery were found on slices 1 to 20 of series 3. "
         "Forgery score 0.03; alert threshold 0.62. All 20 slices were analysed. "
-        "This does not exclude a tumor: the program looks for forgeries and sees only brain tumors of the kinds it was "
-        "trained on. No action follows from this report; please read the images as usual."
+        "This does not exclude a tumor or a forgery: the program sees only brain tumors of the kinds it was trained "
+        "on, and it misses some forgeries. No action follows from this report; please read the images as usual."
     )
 
 
@@ -56,9 +56,10 @@ def test_added() -> None:
     assert made.summary == (
         "The region F1 on slices 8 to 14 of series 3 (about 9.5 ml) looks like a tumor, but its pixels do not fit the "
         "rest of the scan: noise inside is 38 % below tissue of equal brightness. This is consistent with a tumor that "
-        "was added to the images. Forgery score 0.93; none of 100 authentic studies scored as high; at this threshold "
-        "2 of 100 authentic slices were flagged (95 % upper bound 6.2 %). All 20 slices were analysed. "
-        "Denoising, stitching or a burned-in overlay can look alike. "
+        "was added to the images. Forgery score 0.93, alert threshold 0.62; none of 100 authentic studies scored as "
+        "high; at this threshold 2 of 100 authentic slices were flagged (95 % upper bound 6.2 %). All 20 slices were "
+        "analysed. Denoising, stitching or a burned-in overlay can look alike, and a tumor that was removed can be "
+        "taken for one that was added. "
         "Please do not rely on this region before comparing it with the images on the scanner or in the modality's own "
         "archive, and tell the PACS administrator. Other regions and slices were judged separately."
     )
@@ -91,7 +92,7 @@ def test_threshold_that_was_never_tried_on_authentic_studies_claims_nothing() ->
     point = replace(made.verdict.model.operating_point, n_authentic=0, flagged=0)
     model = replace(made.verdict.model, operating_point=point)
     said = texts(replace(made, verdict=replace(made.verdict, model=model))).summary
-    assert "Forgery score 0.93; none of 100 authentic studies scored as high. All 20" in said
+    assert "Forgery score 0.93, alert threshold 0.62; none of 100 authentic studies scored as high. All 20" in said
 
 
 def test_not_analysable() -> None:
@@ -144,7 +145,7 @@ def test_several() -> None:
         Spot(category="real", places=[5], centre=(30, 8), radius=4, p_forged=0.1),
     ]
     assert (
-        "3 regions: F1 added, signs of forgery, F2 removed, signs of forgery, F3 real, no sign of forgery. "
+        "3 regions: F1 added, signs of forgery; F2 removed, signs of forgery; F3 real, no sign of forgery. "
         "The result in the title is that of the region with the highest forgery score; each region is described on its "
         "own."
     ) in texts(case("added", [source(8)], spots)).summary
@@ -242,6 +243,8 @@ def test_revision() -> None:
         "Changed: result from 'no tumor, no sign of forgery' to 'tumor added, signs of forgery'."
     )
     assert said.summary.startswith(said.revision)
+    one = case("absent", [source(21)], revision=2, predecessor=predecessor)
+    assert "because one more slice arrived. " in texts(one, before.verdict).revision
     assert texts(after).revision == "This is report 2. It replaces report 1 because more slices arrived."
     same = case("absent", [source(24)], revision=2, predecessor=predecessor)
     assert texts(same, before.verdict).revision.endswith("The result is unchanged: 'no tumor, no sign of forgery'.")
@@ -359,6 +362,13 @@ def test_every_evidence_sentence_renders(key: str) -> None:
     parameters = {name: "Software Versions" if name in ("attribute", "channel") else 12.3 for name in names}
     said = wording.sentence(key, parameters, slices="slices 3 and 4 of series 2")
     assert said[0].isupper() and said.endswith(".") and "{" not in said and len(said) <= 200
+
+
+@pytest.mark.parametrize("key", english.FILES)
+def test_evidence_of_one_slice_agrees_in_number(key: str) -> None:
+    """What can be said of a single slice names it where no verb follows; the others always name several."""
+    several = {"identical_pixels", "same_noise", "position_gap", "position_repeat"}
+    assert key in several or "{Slices}" not in english.FILES[key]
 
 
 def test_unknown_key_or_missing_parameter_is_broken() -> None:

@@ -181,6 +181,10 @@ def test_sentences() -> None:
     assert values(sr(case("absent", [source()])), codes.FILE_EVIDENCE) == ["DG4011"]
 
 
+def test_files_that_nobody_could_decode_are_not_said_to_be_without_evidence() -> None:
+    assert values(sr(case("not_analysable", [source()])), codes.FILE_EVIDENCE) == [codes.UNDETERMINED.value]
+
+
 def test_every_report_names_its_model() -> None:
     for made in (case("absent", [source()]), case("not_analysable", [source()]), case("added", [source()], FORGED)):
         ds = sr(made)
