@@ -26,6 +26,8 @@ class StudyRow:
     revision: int
     # "collecting", "held", or the state of the current revision.
     state: str
+    # Who holds it: a name, `expiry.HOLDER`, or "".
+    held_by: str
     reason: str
     progress_done: int
     progress_total: int
@@ -132,6 +134,7 @@ def _row(row: Row[tuple[object, ...]]) -> StudyRow:
         received_at=row.last_at,
         revision=row.current_revision,
         state=row.state,
+        held_by=row.held_by,
         reason=row.reason or "",
         progress_done=row.progress_done or 0,
         progress_total=row.progress_total or 0,

@@ -2,6 +2,7 @@
 
 from dicomguard.core.commitment import State as Commitment
 from dicomguard.core.delivery import State
+from dicomguard.store.expiry import HOLDER
 
 # State of a study in the worklist → its word and a mark that does not need colour.
 STATES = {
@@ -62,6 +63,16 @@ def state(row_state: str, done: int = 0, total: int = 0) -> str:
     """ "Analysing 12 of 20"."""
     word = STATES.get(row_state, row_state)
     return f"{word} {done} of {total}" if row_state == "analysing" and total else word
+
+
+def held(by: str) -> str:
+    """Why nothing is analysed, and what ends it; `by` is a person or retention."""
+    if by == HOLDER:
+        return (
+            "A new image came after retention had deleted others of this study; a report on it would not speak of all. "
+            "Have the whole study sent again, then let it go; or let it go to have the new image reported alone."
+        )
+    return f"{by} keeps this study on hold. What came since is analysed when it is let go."
 
 
 def sender(calling_ae: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from dicomguard.core.commitment import Commitment, State
 from dicomguard.core.delivery import Delivery, Item
 from dicomguard.core.verdict import Category
-from dicomguard.store import audit, commitments, deliveries, studies
+from dicomguard.store import audit, commitments, deliveries, expiry, studies
 from dicomguard.web import live
 from tests import web_cases
 from tests.unit.web.conftest import Page
@@ -165,7 +165,8 @@ def test_administrators_force_hold_and_retry(page: Page, tmp_path: Path) -> None
     assert "Analyse now" not in page.get(f"/studies/{key}").text
     page.become_administrator()
     assert page.post(f"/studies/{key}/hold", f"/studies/{key}", on="1").status_code == 303
-    assert "On hold" in page.get(f"/studies/{key}").text
+    held = page.get(f"/studies/{key}").text
+    assert "On hold" in held and "ada keeps this study on hold." in held
     assert page.post(f"/studies/{key}/hold", f"/studies/{key}", on="0").status_code == 303
     assert page.post(f"/studies/{key}/force", f"/studies/{key}").status_code == 303
     with page.store.read() as tx:
@@ -174,6 +175,14 @@ def test_administrators_force_hold_and_retry(page: Page, tmp_path: Path) -> None
     answer = page.post(f"/studies/{key}/retry", f"/studies/{key}")
     assert answer.status_code == 400
     assert "Nothing of study" in answer.text
+
+
+def test_what_retention_holds_is_said_beside_the_earlier_answer(page: Page, tmp_path: Path) -> None:
+    key = judged(page, tmp_path, "absent")
+    with page.store.begin() as tx:
+        expiry.hold(tx, key)
+    said = page.get(f"/studies/{key}").text
+    assert "No Tumor Detected" in said and "Have the whole study sent again" in said
 
 
 def test_an_administrator_cancels_what_is_not_sent_yet(page: Page, tmp_path: Path) -> None:
