@@ -22,7 +22,8 @@ from dicomguard import __version__, log, metrics
 from dicomguard.child import Child
 from dicomguard.clock import Clock
 from dicomguard.config import Config, changes, doubts, load
-from dicomguard.errors import Refused, Unavailable
+from dicomguard.errors import Broken, Refused, Unavailable
+from dicomguard.flow import judge
 from dicomguard.scp.shared import Shared, processes
 from dicomguard.store import (
     census,
@@ -197,6 +198,8 @@ class Node:
         say(f"page       http://{web.host}:{web.port}/")
         say(f"health     http://127.0.0.1:{web.health_port}/health   metrics /metrics")
         say(f"kept in    {node.state}")
+        if "reason" in (model := parts.get("model", {})):
+            say(f"doubtful   {model['reason']} Until then studies are reported as not analysable.")
         for sentence in doubts(self._config):
             say(f"doubtful   {sentence}")
         _log.event("node.started", ae=node.ae_title, port=node.port, version=__version__)
@@ -226,6 +229,7 @@ class Node:
                 waiting = deliveries.waiting(tx)
                 not_kept = self._commitments(tx)
                 last = record.last(tx, now)
+                model = self._model(tx)
         except Unavailable as error:
             return False, {**parts, "database": {"state": "red", "reason": str(error)}}
         for name, wanted in ((_RECEIVER, processes(self._config)), ("worker", 1)):
@@ -237,6 +241,7 @@ class Node:
         if not _listens(self._config.web.host, self._config.web.port):
             parts["page"] = {**parts.get("page", {}), "state": "red", "reason": "does not answer"}
         parts["database"] = {"state": "green"}
+        parts["model"] = model
         space = self._store.space
         disk = "red" if space.stopped else "yellow" if space.low else "green"
         parts["disk"] = {"state": disk, "free_bytes": space.free_bytes}
@@ -260,6 +265,14 @@ class Node:
 
     def _commitments(self, tx: Tx) -> dict[str, commitments.Trouble]:
         return commitments.trouble(tx, planned_before=self._clock.now() - self._config.delivery.patience.deadline)
+
+    def _model(self, tx: Tx) -> dict[str, Any]:
+        """Who judges; yellow where it cannot run here, since studies are then reported as not analysable."""
+        try:
+            path = judge.weights_in_use(self._store, tx, self._config.analysis.weights)
+            return {"state": "green", "id": judge.fitting(path)}
+        except (Refused, Broken) as error:
+            return {"state": "yellow", "reason": str(error)}
 
     def _inspected(self, last: record.Record | None, now: datetime) -> dict[str, Any]:
         """What the daily inspection says; yellow for a person to look, since a restart mends nothing of it."""

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from dicomguard.analyze import weights
 from dicomguard.analyze.channels import NAMES
-from dicomguard.analyze.net.model import ARCHITECTURE, Network
+from dicomguard.analyze.net.model import Network
 from dicomguard.analyze.scores import UNCALIBRATED
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     head = weights.WeightsHead(
         id="untrained",
         version="0",
-        architecture=ARCHITECTURE,
+        architecture=weights.ARCHITECTURE,
         channels=NAMES,
         scope=weights.Scope(modalities=("MR",), body_parts=("HEAD", "BRAIN"), sequences=("flair", "t1c")),
         operating_point=point,

@@ -14,6 +14,8 @@ from typing import Any
 from dicomguard.errors import Broken, Refused
 
 SCHEMA = 1
+# Name under which weights say which network they fit: that of `net.model`.
+ARCHITECTURE = "gn-fpn-16-128-f48-maskrcnn-2"
 _RECORD = "dicomguard"
 # A head larger than this is no head of ours: tensors are a few hundred.
 _LARGEST_HEAD_BYTES = 4 * 2**20
@@ -81,6 +83,15 @@ def read_head(path: Path) -> WeightsHead:
             f"{path.name} holds no record of dicomguard in its head. Give weights made by dicomguard."
         ) from error
     return from_record(record, sha256=hashlib.sha256(raw).hexdigest())
+
+
+def check(head: WeightsHead, name: str) -> None:
+    """Raise `Refused` where the weights, called `name`, are of another network than this version runs."""
+    if head.architecture != ARCHITECTURE:
+        raise Refused(
+            f'{name} fits the network "{head.architecture}"; this version runs "{ARCHITECTURE}". '
+            "Use weights of this version (of an approved model: roll back), or retrain."
+        )
 
 
 def from_record(record: Mapping[str, Any], *, sha256: str) -> WeightsHead:

@@ -20,6 +20,7 @@ from dicomguard.clock import Clock
 from dicomguard.config import Config
 from dicomguard.core import canon
 from dicomguard.errors import Broken, Refused, Unavailable
+from dicomguard.flow import judge
 from dicomguard.flow.engine import RETRAIN, Engine
 from dicomguard.retrain import client, figures, promotion, record
 from dicomguard.retrain.archive import frozen, golden
@@ -239,10 +240,8 @@ class RetrainWork:
         return self._settings.archive
 
     def _incumbent(self) -> Path:
-        if self._settings.weights is not None:
-            return self._settings.weights
         with self._store.read() as tx:
-            return models.weights(self._store, tx) or weights.shipped()
+            return judge.weights_in_use(self._store, tx, self._settings.weights)
 
     def _frozen_incumbent(self, folder: Path) -> Path:
         named = json.loads((folder / "incumbent.json").read_bytes())

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from dicomguard import log
 from dicomguard.analyze import client as analyze_client
-from dicomguard.analyze import weights
 from dicomguard.clock import Clock
 from dicomguard.core import freeze, routing
 from dicomguard.core.delivery import Delivery, Item
@@ -26,7 +25,7 @@ from dicomguard.core.selection import Rule
 from dicomguard.core.study import Manifest
 from dicomguard.core.verdict import NO_MODEL, Model, Predecessor, Verdict, not_analysable
 from dicomguard.errors import Broken, Refused, Unavailable
-from dicomguard.flow import kept, reports
+from dicomguard.flow import judge, kept, reports
 from dicomguard.flow.engine import DELIVER, STUDY, Engine
 from dicomguard.flow.states import (
     ANALYSING,
@@ -41,7 +40,7 @@ from dicomguard.flow.states import (
     WITHDRAWN,
 )
 from dicomguard.sr import build as sr_build
-from dicomguard.store import deliveries, jobs, models, results, studies
+from dicomguard.store import deliveries, jobs, results, studies
 from dicomguard.store.db import Store, Tx
 from dicomguard.store.files import write_durably
 
@@ -298,10 +297,8 @@ class StudyWork:
         raise Broken(f'Revision {number} of study {study_key} is "{found}", not ready for "{state}". Retry it by hand.')
 
     def _weights(self) -> Path:
-        if self._settings.weights is not None:
-            return self._settings.weights
         with self._store.read() as tx:
-            return models.weights(self._store, tx) or weights.shipped()
+            return judge.weights_in_use(self._store, tx, self._settings.weights)
 
     def _model(self) -> Model:
         """Who judges; `NO_MODEL` where the weights cannot be read: the study is reported all the same."""

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from dicomguard.analyze import channels, weights
-from dicomguard.analyze.net.model import ARCHITECTURE, Network
+from dicomguard.analyze.net.model import Network
 from dicomguard.analyze.scores import UNCALIBRATED
 from dicomguard.retrain.evaluate.protocol import evaluate
 from tests.unit.retrain.evaluate.planes import KEYS, PEOPLE, SLICES, write_archive
@@ -19,7 +19,7 @@ def untrained(path: Path) -> Path:
     head = weights.WeightsHead(
         id="untrained",
         version="0",
-        architecture=ARCHITECTURE,
+        architecture=weights.ARCHITECTURE,
         channels=channels.NAMES,
         scope=weights.Scope(modalities=("MR",), body_parts=("HEAD",), sequences=("flair",)),
         operating_point=weights.OperatingPoint(

@@ -1,20 +1,24 @@
 """What health and metrics say of the parts of a node."""
 
+import hashlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from dicomguard import config
+from dicomguard.analyze import weights
 from dicomguard.clock import FakeClock
 from dicomguard.core.commitment import Commitment, State
 from dicomguard.core.completion import Patience
 from dicomguard.core.delivery import Delivery, Item
-from dicomguard.flow import completion
+from dicomguard.flow import approval, completion
 from dicomguard.node import Node
-from dicomguard.store import commitments, deliveries, executors, log_figures, refusals, set_aside
+from dicomguard.store import commitments, deliveries, executors, log_figures, models, refusals, set_aside
 from dicomguard.store.db import open_store
 from dicomguard.store.log_figures import Figures
 from dicomguard.store.verify import record
@@ -148,3 +152,42 @@ def test_metrics_count_what_was_set_aside_by_its_fault(tmp_path: Path) -> None:
     assert 'dicomguard_instances_set_aside{fault="ValueError"} 2.0' in lines
     log = node.ready()[1]["log"]
     assert (log["state"], log["set_aside"]) == ("yellow", 3)
+
+
+def of_another_network(source: Path, target: Path) -> str:
+    """A copy of weights whose head names the network of another version; returns the hash of its bytes."""
+    with safe_open(source, "np") as file:
+        record = file.metadata()["dicomguard"]
+    save_file(load_file(source), target, metadata={"dicomguard": record.replace(weights.ARCHITECTURE, "older-1")})
+    return hashlib.sha256(target.read_bytes()).hexdigest()
+
+
+def test_a_model_that_this_version_cannot_run_is_yellow_until_it_is_rolled_back(tmp_path: Path) -> None:
+    """What an upgrade meets: the model that was approved before it was made for another network."""
+    clock = FakeClock(datetime(2026, 11, 24, 8, 0, tzinfo=UTC))
+    store = open_store(tmp_path / "state", "", clock)
+    node = Node(config.load(None), store=store, clock=clock)
+    shipped = weights.read_head(weights.shipped())
+    assert node.ready()[1]["model"] == {"state": "green", "id": shipped.id}
+    sha256 = of_another_network(weights.shipped(), tmp_path / "older.safetensors")
+    path = models.keep_weights(store, tmp_path / "older.safetensors", sha256)
+    with store.begin() as tx:
+        models.propose(
+            tx, id=shipped.id, sha256=sha256, path=path, decision={}, rejected=False, by="ada", now=clock.now()
+        )
+        models.approve(tx, shipped.id, by="grace", two_people=True, now=clock.now())
+    found = node.ready()[1]["model"]
+    assert found["state"] == "yellow"
+    assert 'fits the network "older-1"' in found["reason"] and "roll back" in found["reason"]
+    (store.root / path).unlink()
+    assert "Restore" in node.ready()[1]["model"]["reason"]
+    approval.rollback(store, by="grace", now=clock.now())
+    assert node.ready()[1]["model"]["state"] == "green"
+
+
+def test_weights_of_the_configuration_that_are_not_there_are_yellow(tmp_path: Path) -> None:
+    clock = FakeClock(datetime(2026, 11, 24, 8, 0, tzinfo=UTC))
+    store = open_store(tmp_path / "state", "", clock)
+    text = '[analysis]\nweights = "gone.safetensors"\n'
+    node = Node(config.parse(text, base=tmp_path, path=None), store=store, clock=clock)
+    assert node.ready()[1]["model"]["state"] == "yellow"

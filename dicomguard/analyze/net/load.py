@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dicomguard.analyze import weights
-from dicomguard.analyze.net.model import ARCHITECTURE, Network
+from dicomguard.analyze.net.model import Network
 from dicomguard.errors import Broken, Refused
 
 
@@ -35,12 +35,7 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Float32 tensors of a weights file, checked against the architecture in its head."""
-    head = weights.read_head(path)
-    if head.architecture != ARCHITECTURE:
-        raise Refused(
-            f'{path.name} fits the network "{head.architecture}"; this version runs "{ARCHITECTURE}". '
-            "Use weights of this version, or retrain."
-        )
+    weights.check(weights.read_head(path), path.name)
     return {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
 
 

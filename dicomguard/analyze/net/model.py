@@ -31,8 +31,6 @@ from torchvision.models.detection.image_list import ImageList  # noqa: E402
 from torchvision.ops import MultiScaleRoIAlign  # noqa: E402
 from torchvision.ops.boxes import clip_boxes_to_image, nms, remove_small_boxes  # noqa: E402
 
-# Name under which weights say which network they fit.
-ARCHITECTURE = "gn-fpn-16-128-f48-maskrcnn-2"
 _WIDTHS = (16, 32, 64, 96, 128)
 _FEATURES = 48
 _NORM_GROUPS = 8

@@ -12,7 +12,7 @@ from torch import Tensor
 from dicomguard.analyze import weights
 from dicomguard.analyze.channels import NAMES
 from dicomguard.analyze.net.detector import Detector
-from dicomguard.analyze.net.model import ARCHITECTURE, Network
+from dicomguard.analyze.net.model import Network
 from dicomguard.analyze.scores import UNCALIBRATED
 from dicomguard.core import canon
 from dicomguard.retrain import dataset
@@ -42,7 +42,7 @@ def write(
     head = weights.WeightsHead(
         id="",
         version=version,
-        architecture=ARCHITECTURE,
+        architecture=weights.ARCHITECTURE,
         channels=NAMES,
         scope=SCOPE,
         operating_point=_POINT,
