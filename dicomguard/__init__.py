@@ -1,3 +1,3 @@
-"""dicomguard: a DICOM node that looks for forged tumors in brain MR and CT. Research use only."""
+"""dicomguard: a DICOM node that looks for forged tumors in brain MR. Research use only."""
 
 __version__ = "0.1.0"

@@ -79,7 +79,7 @@ def _version(value: bool) -> None:
 def _root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    """Looks for forged tumors in brain MR and CT. Research use only, not for diagnosis."""
+    """Looks for forged tumors in brain MR. Research use only, not for diagnosis."""
 
 
 def main() -> None:
