@@ -212,6 +212,7 @@ TEXTS = {
     "no_slice": "an object that is no image",
     "conflict_copy": "at {time} from sender {sender}",
     "conflict_one": "The one of {time} was analysed",
+    "conflict_first": "Of these the one named first was analysed",
     "conflict_none": "None was analysed",
     "two_patients": (
         "The study carries {count} different Patient IDs; this report carries that of the first analysed instance."

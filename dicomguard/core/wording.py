@@ -312,17 +312,17 @@ def _file_evidence(item: Evidence, places: "Places") -> str:
 
 
 def _conflict(conflict: Conflict, places: "Places") -> str:
-    copies = [
-        _text("conflict_copy", time=_clock(copy.received_at, "%H:%M:%S"), sender=copy.calling_ae_hash[:8])
-        for copy in conflict.copies
-    ]
-    analysed = [_clock(copy.received_at, "%H:%M:%S") for copy in conflict.copies if copy.analysed]
+    told = [(_clock(copy.received_at, "%H:%M:%S"), copy) for copy in conflict.copies]
+    copies = [_text("conflict_copy", time=time, sender=copy.calling_ae_hash[:8]) for time, copy in told]
+    analysed = next((time for time, copy in told if copy.analysed), "")
+    # Of two in one second the time does not tell which; the analysed one leads the list (`core.freeze`).
+    key = "conflict_one" if sum(time == analysed for time, _ in told) == 1 else "conflict_first"
     return _text(
         "conflict",
         count=len(conflict.copies),
         slice=places.instance(conflict.sop_instance_uid),
         copies=_listed(copies),
-        analysed=_text("conflict_one", time=analysed[0]) if analysed else english.TEXTS["conflict_none"],
+        analysed=_text(key if analysed else "conflict_none", time=analysed),
     )
 
 

@@ -227,6 +227,15 @@ def test_conflict_and_two_patients() -> None:
     )
 
 
+def test_of_two_copies_in_one_second_the_analysed_one_is_told_by_its_place() -> None:
+    made = case("absent", [source(4)], conflict=True)
+    (conflict,) = made.verdict.conflicts
+    first, second = conflict.copies
+    together = replace(conflict, copies=(first, replace(second, received_at=first.received_at)))
+    made = replace(made, verdict=replace(made.verdict, conflicts=(together,)))
+    assert "Of these the one named first was analysed; all are kept." in texts(made).conflicts[0]
+
+
 def test_revision() -> None:
     before = case("absent", [source(20)], created="2026-11-24T00:12:00+00:00")
     predecessor = Predecessor(
