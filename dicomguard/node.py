@@ -128,7 +128,7 @@ class Node:
         if kind != _RECEIVER or self._shared is None:
             return Child.start(argv, memory_bytes=None, cpu_s=None)
         argv += ["--inherited", self._shared.argument(number)]
-        # The kernel ends the children that hold pixels first and the receiver last (engine.md 3.3).
+        # The kernel ends the children that hold pixels first and the receiver last.
         return Child.start(argv, memory_bytes=None, cpu_s=None, oom_score_adj=-500, pass_fds=self._shared.descriptors)
 
     def _reload(self) -> None:

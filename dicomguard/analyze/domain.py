@@ -1,4 +1,4 @@
-"""Whether a stack looks like those that the model was trained on, as far as plain measures can say (detection.md 7).
+"""Whether a stack looks like those that the model was trained on, as far as plain measures can say.
 
 A stack outside is judged all the same; its verdict and every object made of it say so. The ranges are those of the
 slices that the shipped weights saw: sides 256 to 512 pixels, 65 to 5,000 grey levels a slice, pixels of 0.49 to 0.94 mm

@@ -1,4 +1,4 @@
-"""Reported regions as findings: who gets which pixel, and the measures of each in the patient (results.md 2.3, 2.4)."""
+"""Reported regions as findings: who gets which pixel, and the measures of each in the patient."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

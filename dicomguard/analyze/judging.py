@@ -36,7 +36,7 @@ class JudgedStack:
 
     # Calibrated forgery score, 0…1; None where there is nothing to judge.
     scores: tuple[float | None, ...]
-    # Why there is no score, a word of results.md section 1; "" where there is one.
+    # Why there is no score, a key of `english.REASONS`; "" where there is one.
     skipped: tuple[str, ...]
     # Pixels inside the head.
     head_pixels: tuple[int, ...]

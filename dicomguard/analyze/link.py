@@ -18,7 +18,7 @@ from dicomguard.analyze.scores import Calibration
 
 Mask: TypeAlias = NDArray[np.bool_]
 
-# detection.md 7: two detections belong together when their masks overlap by this much …
+# Two detections belong together when their masks overlap by this much …
 SAME_IOU = 0.2
 # … or their centres lie within this share of the smaller one's diameter.
 SAME_CENTRE = 0.5

@@ -1,4 +1,4 @@
-"""`masks.npz`, the masks beside `verdict.json` (results.md section 1).
+"""`masks.npz`, the masks beside `verdict.json`, which names the file and its hash.
 
 Packed bits, row by row, first pixel in the high bit; one array per finding and slice. Rows and columns are those of the
 image, which every reader has at hand anyway.

@@ -1,7 +1,7 @@
 """Decoded slices, one at a time, from a child that may die: the caller's side of `analyze.decoding`.
 
 A file that kills its decoder, hangs it or is garbage costs its own slices only; the study goes on and the slice says
-why it was not looked at (engine.md 3.3).
+why it was not looked at.
 """
 
 import mmap

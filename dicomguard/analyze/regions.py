@@ -15,7 +15,7 @@ from skimage.measure import approximate_polygon, find_contours
 
 Mask: TypeAlias = NDArray[np.bool_]
 
-# results.md 2.3
+# Most points of an outline, and how far in pixels it may leave the border of the mask.
 MOST_POINTS = 400
 TOLERANCE_PX = 0.25
 
@@ -38,7 +38,7 @@ class Measured:
 
 
 def disjoint(masks: Sequence[Mapping[int, Mask]], strengths: Sequence[float]) -> list[dict[int, Mask]]:
-    """Give each pixel of each slice to one region: the stronger, ties to the earlier (results.md 5, trap 19).
+    """Give each pixel of each slice to one region: the stronger, ties to the earlier.
 
     `masks[r][i]` is region r on slice i. Slices that lose all their pixels are dropped; a region may end empty.
     """
@@ -101,7 +101,7 @@ def _extent(outline: Sequence[tuple[float, float]], by_row: float, by_column: fl
 
 
 def volume_mm3(areas_mm2: Sequence[float], slabs_mm: Sequence[float | None]) -> float:
-    """Σ area × slab; 0 where a slab is not known (results.md 2.4)."""
+    """Σ area × slab; 0 where a slab is not known."""
     if any(slab is None for slab in slabs_mm):
         return 0.0
     return math.fsum(area * (slab or 0.0) for area, slab in zip(areas_mm2, slabs_mm, strict=True))

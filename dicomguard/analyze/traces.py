@@ -1,4 +1,4 @@
-"""What can be measured in a region without the network, as sentences beside its probability (detection.md 6, 7).
+"""What can be measured in a region without the network, as sentences beside its probability.
 
 Descriptive: a forgery need not show any of it, and an authentic region may. Arrays in, sentences out.
 """

@@ -1,6 +1,6 @@
 """Canonical JSON and its SHA-256: the same value gives the same bytes on every machine.
 
-Keys sorted, no spaces, UTF-8, Unicode NFC, no NaN or infinity (results.md section 1).
+Keys sorted, no spaces, UTF-8, Unicode NFC, no NaN or infinity.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What was seen: findings linked over slices, DICOM-level evidence, and coverage (results.md section 1).
+"""What was seen: findings linked over slices, DICOM-level evidence, and coverage.
 
 Attribute names equal the keys of `verdict.json`. Lengths mm, areas mm², volumes mm³, scores 0…1.
 """

@@ -1,7 +1,7 @@
 """Freezing: the kept copies of a study become the ordered list that one analysis covers.
 
 The manifest does not depend on the order of arrival. Nothing is dropped: a slice that is not analysed stays in the list
-with its reason (results.md section 1), so that coverage can be counted.
+with its reason (a key of `english.REASONS`), so that coverage can be counted.
 """
 
 import hashlib

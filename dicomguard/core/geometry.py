@@ -130,7 +130,7 @@ def arrange(planes: Iterable[Plane]) -> tuple[Stack, ...]:
 def slabs_mm(positions: Sequence[float | None], *, nominal_mm: float | None) -> tuple[float | None, ...]:
     """Thickness that each slice of a stack stands for: half the way to each neighbour along the normal.
 
-    Across a gap, and at the ends, a side counts half the nominal spacing (results.md 2.4). `nominal_mm` is used where
+    Across a gap, and at the ends, a side counts half the nominal spacing. `nominal_mm` is used where
     the positions do not say; None where nothing does.
     """
     known = [position for position in positions if position is not None]

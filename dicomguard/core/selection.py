@@ -18,7 +18,7 @@ from dicomguard.core.study import Scope
 from dicomguard.core.verdict import ModelScope
 
 Action = Literal["analyse", "skip"]
-# Words of results.md section 1 for the slices of a series that is left out as a whole.
+# Keys of `english.REASONS` for the slices of a series that is left out as a whole.
 SkipReason = Literal["", "localiser", "derived", "no head"]
 
 # Rule of objects that are no images and have no slices.

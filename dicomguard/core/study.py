@@ -53,7 +53,7 @@ class SliceFile:
     # Signed distance along the normal, mm; None when the object does not say.
     position_mm: float | None
     instance_number: int | None
-    # "" when it is to be analysed, else one of the reasons of results.md section 1.
+    # "" when it is to be analysed, else one of the keys of `english.REASONS`.
     skipped: str = ""
 
 

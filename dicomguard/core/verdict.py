@@ -1,4 +1,4 @@
-"""The verdict on one study revision, and its document `dicomguard.verdict/1` (results.md section 1).
+"""The verdict on one study revision, and its document `dicomguard.verdict/1` (docs/contracts).
 
 An impossible verdict is refused at construction. No patient name, id, birth date or accession number enters.
 """
@@ -259,7 +259,7 @@ class Decision:
 
 
 def decide(regions: Sequence[Region], *, forgery: float, slices_analysed: int, point: OperatingPoint) -> Decision:
-    """The four answers (detection.md 1): forged beats real, the highest forgery score is the headline.
+    """The four answers: forged beats real, the highest forgery score is the headline.
 
     `forgery` is the study's calibrated score: it alone raises the alarm. A study under alarm has at least one forged
     region, the one most likely forged; without an alarm no region is called forged.
@@ -294,7 +294,7 @@ def not_analysable(
 ) -> Verdict:
     """The verdict on a study that was not looked at, as after a child that died: no score, no finding.
 
-    `reason` is one of the words for a slice (results.md section 1), or another short phrase of that kind.
+    `reason` is one of the keys of `english.REASONS`, or another short phrase of that kind.
     """
     slices = tuple(
         SliceReport(

@@ -1,4 +1,4 @@
-"""The sentences people read: report, page and command line all take them from here (results.md section 8).
+"""The sentences people read: report, page and command line all take them from here.
 
 Order of the summary: what was found · how sure · what was looked at · what it can mean besides · what the files say ·
 what to do.

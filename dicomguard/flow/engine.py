@@ -2,7 +2,6 @@
 
 A workflow is a function of this engine and of small JSON values; each of its steps runs at least once, and its recorded
 answer is used when the workflow is recovered. What a step does outside must therefore look for its own finished effect.
-The numbers of the traps are those of the architecture text.
 """
 
 import fcntl
@@ -27,12 +26,12 @@ JsonValue = Any
 WorkflowFunction = Callable[..., JsonValue]
 
 APP = "dicomguard"
-# Trap 4: dbos leaves rows of another version alone, and derives the version from the source. An incompatible change
+# dbos leaves rows of another version alone, and derives the version from the source. An incompatible change
 # gets a new workflow name instead, and the old one stays registered until it has drained.
 VERSION = "dicomguard-1"
-# Trap 6: the default is 100 starts of a workflow that kills its process each time.
+# The default is 100 starts of a workflow that kills its process each time.
 MAX_RECOVERY_ATTEMPTS = 3
-# Trap 12.
+# Seconds between two looks at a queue.
 POLL_S = 0.2
 THREADS = 32
 
@@ -65,7 +64,7 @@ class Engine:
 
     def __init__(self, *, node: str, database_url: str, studies_at_once: int = 1) -> None:
         """`database_url` is SQLAlchemy's: the file work.sqlite, or the PostgreSQL of the node."""
-        # Trap 1: an id that is used twice lets a start recover the work of a living twin.
+        # An id that is used twice lets a start recover the work of a living twin.
         self.executor_id = f"{node}:{secrets.token_hex(6)}"
         self._studies_at_once = studies_at_once
         self._log = log.get("flow")
@@ -81,7 +80,7 @@ class Engine:
             "serializer": DBOSPortableJSON,
             "enable_otlp": False,
             "log_level": "WARNING",
-            # Trap 20: polling works behind a transaction pooler.
+            # Polling works behind a transaction pooler.
             "use_listen_notify": False,
             "max_executor_threads": THREADS,
         }
@@ -127,7 +126,7 @@ class Engine:
     ) -> None:
         """Start a workflow once per id; asking again with the same id does nothing. Urgent ones start before others.
 
-        Trap 7: always on a queue, so that recovery puts it back there and not beside the queue's limits.
+        Always on a queue, so that recovery puts it back there and not beside the queue's limits.
         """
         options: dict[str, Any] = {
             "workflow_name": workflow,
@@ -170,7 +169,7 @@ class Engine:
         return not left
 
     def purge(self, *, before: datetime, limit: int) -> int:
-        """Forget at most `limit` workflows that ended before the time (trap 13: nothing else does); how many."""
+        """Forget at most `limit` workflows that ended before the time, since nothing else does; how many."""
         rows = self._list(completed_before=before.isoformat(), limit=limit)
         if rows:
             DBOS.delete_workflows([row.workflow_id for row in rows])
@@ -185,7 +184,7 @@ def work_database(state: Path, node_database_url: str) -> str:
 
 
 def lock_state(state: Path, *, name: str) -> IO[str]:
-    """Hold `<state>/<name>.lock` while the process lives; raise `Refused` when another process holds it (trap 1)."""
+    """Hold `<state>/<name>.lock` while the process lives; raise `Refused` when another process holds it."""
     path = state / f"{name}.lock"
     file = path.open("a+", encoding="ascii")
     try:
@@ -214,7 +213,7 @@ class _PickleRefused(Exception):
 
 
 def _refuse_pickle() -> None:
-    """Trap 5: rows that say "py_pickle" are unpickled whatever serializer is configured.
+    """Rows that say "py_pickle" are unpickled whatever serializer is configured.
 
     Reading is refused, which ends such a workflow in ERROR. Writing becomes text instead of a refusal: the error
     itself has to be written in the row's own format, and could not, the row would stay PENDING for ever.
@@ -233,7 +232,7 @@ def _refuse_pickle() -> None:
 
 
 def _silence_library() -> None:
-    """Trap 14: dbos logs whole objects; its records go through our formatter, which keeps only where they came from."""
+    """dbos logs whole objects; its records go through our formatter, which keeps only where they came from."""
     library = logging.getLogger("dbos")
     library.handlers[:] = []
     library.propagate = True

@@ -1,4 +1,4 @@
-"""Every coded concept that the objects carry (PS3.16; results.md section 3).
+"""Every coded concept that the objects carry (PS3.16).
 
 No standard scheme has a code for tampering, forgery or authenticity of an image, hence 99DCMGUARD. A private code is
 never reused and never re-meant; the conformance statement lists them all. A forged region is never a Neoplasm.

@@ -1,8 +1,8 @@
-"""Outlines of findings on a slice, for SR key images, the page and the command line.
+"""Outlines of findings on a slice as a picture; the page draws its own, with the same strokes.
 
 A region is never filled and never covered: the line runs outside it, so that the pixels in question stay visible.
 Colours are those of Okabe and Ito, and each category has its own stroke, so that colour is not needed to read the
-picture (results.md 2.4, 2.5). Knows arrays only, no DICOM.
+picture. Knows arrays only, no DICOM.
 """
 
 from collections.abc import Sequence

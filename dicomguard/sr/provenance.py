@@ -1,4 +1,4 @@
-"""Where an object comes from: patient, study and request of the source, equipment, times (results.md 2.1).
+"""Where an object comes from: patient, study and request of the source, equipment, times.
 
 Identity stays exactly what an archive matches on. Texts are decoded from the source's character set and written as
 UTF-8; all other values are copied byte for byte, malformed ones too, without a library looking at them. Only

@@ -1,4 +1,4 @@
-"""The structured report: Comprehensive 3D SR after TID 1500 (PS3.3 A.35.13, PS3.16; results.md 2.2).
+"""The structured report: Comprehensive 3D SR after TID 1500 (PS3.3 A.35.13, PS3.16).
 
 Each finding has two groups under one tracking UID: TID 1411 names its segment, TID 1410 outlines it on its key slice;
 a viewer that ignores segments still shows where. The study's result stands in the Qualitative Evaluations of the root.

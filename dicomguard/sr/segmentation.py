@@ -1,4 +1,4 @@
-"""Segmentation, binary: one object per stack of a source series with findings (PS3.3 A.51, C.8.20; results.md 2.4).
+"""Segmentation, binary: one object per stack of a source series with findings (PS3.3 A.51, C.8.20).
 
 Frames keep the size and plane of their source; nothing is resampled, cropped or filled between slices, so tilt and
 unequal gaps are right by construction. Every frame names its segment and the one source frame it was derived from.

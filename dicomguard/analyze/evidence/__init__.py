@@ -1,4 +1,4 @@
-"""What the files themselves say, beside the network (detection.md 11): `inspect` looks at pixels, `gather` at the rest.
+"""What the files themselves say, beside the network: `inspect` looks at pixels, `gather` at the rest.
 
 Pure: facts in, sentences out. It knows no score and changes none. Each kind says how often authentic studies show it;
 `python -m dicomguard.analyze.counting FOLDER` counts it.

@@ -34,7 +34,7 @@ from dicomguard.retrain.tamper.study import write_planes
 
 Progress = Callable[[int, int], None]
 
-# A finding hits when it covers this share of the forged pixels, or overlaps them this well (detection.md 12).
+# A finding hits when it covers this share of the forged pixels, or overlaps them this well.
 _COVERED, _OVERLAPPING = 0.3, 0.2
 _FORGED = ("added", "removed")
 

@@ -1,7 +1,7 @@
 """A classifier that sees the file but not the picture: what it tells apart, a detector could have learnt by mistake.
 
 Features of a slice that have nothing to do with its content, and gradient boosting of stumps (Friedman 2001) over
-them, cross-validated by patient. Forged and authentic twins must look alike to it: AUC 0.45 to 0.55 (detection.md 9).
+them, cross-validated by patient. Forged and authentic twins must look alike to it: AUC 0.45 to 0.55.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Pixels of a slice on a coarse grid over the head, and how well places are told apart. Pure arrays.
 
-Forgeries do not lie anywhere in a head, so a map that knows positions alone gets a pixel AUC for nothing
-(detection.md 3, 5): `prior` is that map, made of the masks of other patients.
+Forgeries do not lie anywhere in a head, so a map that knows positions alone gets a pixel AUC for nothing:
+`prior` is that map, made of the masks of other patients.
 """
 
 from collections.abc import Mapping, Sequence
