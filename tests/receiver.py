@@ -79,9 +79,29 @@ class LiveReceiver:
         self.processes[number].wait(20)
 
     def stop(self) -> int:
-        """Orderly; returns the exit status."""
-        self.process.terminate()
-        return self.process.wait(30)
+        """Orderly, all at once; returns the exit status, of several the first that is not 0."""
+        for process in self.processes:
+            process.terminate()
+        return next((status for status in [process.wait(30) for process in self.processes] if status), 0)
+
+    @contextlib.contextmanager
+    def only(self, number: int) -> Iterator[None]:
+        """Whoever connects meanwhile comes to this process: the others stand still, not for longer than a lease."""
+        others = [process for place, process in enumerate(self.processes) if place != number]
+        for process in others:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            wait_for(lambda: all(_stands_still(process.pid) for process in others), what="those that stand still")
+            yield
+        finally:
+            for process in others:
+                process.send_signal(signal.SIGCONT)
+
+
+def _stands_still(pid: int) -> bool:
+    """Every thread of it: one that is stopped waits for no connection (proc(5))."""
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
 
 
 def configuration(port: int, *, peers: Mapping[str, tuple[str, str]] = PEERS, more: str = "", url: str = "") -> str:

@@ -5,7 +5,7 @@ Newcomers win over those that stay silent. It counts and decides; what it decide
 """
 
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,10 +15,10 @@ from dicomguard.core import arrivals
 from dicomguard.core.peer import Peer
 from dicomguard.scp.shared import Tally
 
-# Addresses whose last connections are remembered; the one that was quiet longest is forgotten.
-_MOST_ADDRESSES = 4096
 # Keys of what all processes count together.
 _STRANGERS, _ASSOCIATED = "strangers", "associated"
+# When each address may connect again; the port with TLS is counted for itself.
+_PORTS = ("plain", "tls")
 
 
 class Guarded(Protocol):
@@ -103,37 +103,16 @@ class _Crowd:
         return len(self._all)
 
 
-class _Arrivals:
-    """When each address may connect again; the port with TLS is counted for itself."""
-
-    def __init__(self) -> None:
-        # By the time of the last use, so that the first is the one to forget.
-        self._full_at: OrderedDict[tuple[str, bool], float] = OrderedDict()
-
-    def arrive(self, key: tuple[str, bool], *, per_s: float, now: float, longest_wait_s: float) -> float | None:
-        """Seconds to wait; None: refused."""
-        turn = arrivals.arrive(self._full_at.get(key, now), per_s=per_s, now=now, longest_wait_s=longest_wait_s)
-        if turn is None:
-            return None
-        self._full_at[key] = turn.full_at
-        self._full_at.move_to_end(key)
-        if len(self._full_at) > _MOST_ADDRESSES:
-            self._full_at.popitem(last=False)
-        return turn.wait_s
-
-
 class Guard:
     """Shared by all connections of a receiver process.
 
-    Connections are counted over all processes of the node. How often an address connects is not: the processes take
-    turns at new connections, and each lets its share of them in.
+    Connections, and how often an address connects, are counted over all processes of the node.
     """
 
     def __init__(self, caps: Caps, peers: Sequence[Peer], tally: Tally | None = None) -> None:
         self._tally = tally = Tally.alone() if tally is None else tally
         self._caps = caps
         self._per_s = _rates(caps, peers)
-        self._arrivals = _Arrivals()
         self._lock = threading.Lock()
         self._waiting = _Crowd("waiting", tally, most=caps.waiting, most_per_address=caps.waiting_per_address)
         # After the last word, until the peer has closed.
@@ -157,13 +136,17 @@ class Guard:
         """
         per_s = self._per_s(address)
         known = per_s is not None
-        rate = (self._caps.connections_per_s if per_s is None else per_s) / self._tally.of
+        rate = self._caps.connections_per_s if per_s is None else per_s
         if rate == 0.0:
             return 0.0
         longest_wait_s = arrivals.LONGEST_WAIT_S if known and held < self._caps.held // self._tally.of else 0.0
-        key = (address if known else "", secured)
+        key = f"{_PORTS[secured]} {address if known else ''}"
         with self._lock:
-            return self._arrivals.arrive(key, per_s=rate, now=now, longest_wait_s=longest_wait_s)
+            turn = arrivals.arrive(self._tally.latest(key), per_s=rate, now=now, longest_wait_s=longest_wait_s)
+            if turn is None:
+                return None
+            self._tally.note(key, turn.full_at)
+            return turn.wait_s
 
     def enter(self, connection: Guarded) -> bool:
         """A new connection; false when it must be closed. The oldest silent one may go for it."""

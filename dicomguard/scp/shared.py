@@ -1,4 +1,4 @@
-"""What the receiver processes of a node share: the listening sockets, and how many connections there are in all.
+"""What the receiver processes of a node share: the listening sockets, how many connections there are, and how often.
 
 Whoever starts them makes both and hands them on as descriptors. Sockets are bound there and listen once the first
 receiver has replayed the log. A connection goes to the process that has waited longest for one (accept(2) wakes one
@@ -18,10 +18,10 @@ from typing import Self
 from dicomguard.config import LOOPBACK, Config
 from dicomguard.errors import Unavailable
 
-# Counts of one process, each of the keys that hash to it.
+# Cells of one process, each of the keys that hash to it: times first, for their alignment, then counts.
 _CELLS = 8192
-_CELL_BYTES = 2
-_REGION_BYTES = _CELLS * _CELL_BYTES
+_TIMES_BYTES = 8 * _CELLS
+_REGION_BYTES = _TIMES_BYTES + 2 * _CELLS
 # One process does not fill more than two processors with anything but Python, and senders want one, too.
 _MOST_BY_ITSELF = 2
 
@@ -32,13 +32,15 @@ def processes(config: Config) -> int:
 
 
 class Tally:
-    """Connections of all receiver processes by key; each process counts in its own region and reads all."""
+    """Connections of all receiver processes by key; each process writes in its own region and reads all."""
 
     def __init__(self, memory: memoryview, *, number: int) -> None:
         """`memory`: one region for each process; the one of `number` (from 0) is ours."""
-        cells = memory.cast("H")
-        self._regions = [cells[at : at + _CELLS] for at in range(0, len(cells), _CELLS)]
+        regions = [memory[at : at + _REGION_BYTES] for at in range(0, len(memory), _REGION_BYTES)]
+        self._regions = [region[_TIMES_BYTES:].cast("H") for region in regions]
         self._mine = self._regions[number]
+        self._times = [region[:_TIMES_BYTES].cast("d") for region in regions]
+        self._my_times = self._times[number]
         self._lock = threading.Lock()
         # How many processes share it.
         self.of = len(self._regions)
@@ -75,10 +77,26 @@ class Tally:
         with self._lock:
             self._mine[_cell(key)] -= 1
 
+    def latest(self, key: str) -> float:
+        """The latest time that a process has noted under this key, in monotonic seconds of the machine; else 0.0."""
+        return min(max(times[cell] for times in self._times) for cell in _two_cells(key))
+
+    def note(self, key: str, at: float) -> None:
+        """Two processes that note after the same look may not know of each other, and the later time counts."""
+        with self._lock:
+            for cell in _two_cells(key):
+                self._my_times[cell] = max(self._my_times[cell], at)
+
 
 def _cell(key: str) -> int:
     # Two keys in one cell are counted too strictly, and that is all.
     return zlib.crc32(key.encode()) % _CELLS
+
+
+def _two_cells(key: str) -> tuple[int, int]:
+    # A key that is busy for hours must not shut out the one that shares its cell: only both together would.
+    code = zlib.crc32(key.encode())
+    return code % _CELLS, code // _CELLS % _CELLS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

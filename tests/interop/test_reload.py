@@ -16,15 +16,17 @@ from tests.receiver import LiveReceiver, associated, receiver, send
 
 
 def rewrite(live: LiveReceiver, change: Callable[[str], str]) -> None:
-    """Change the file of a running receiver and have it read."""
+    """Change the file of a running receiver and have it read, by each of its processes."""
     file = live.state.parent / "dicomguard.toml"
     file.write_text(change(file.read_text()))
     before = len(live.events())
-    live.process.send_signal(signal.SIGHUP)
-    wait_for(
-        lambda: any(line["event"].startswith("configuration.") for line in live.events()[before:]),
-        what="what the receiver says of the file",
-    )
+    for process in live.processes:
+        process.send_signal(signal.SIGHUP)
+
+    def said() -> int:
+        return sum(line["event"].startswith("configuration.") for line in live.events()[before:])
+
+    wait_for(lambda: said() == len(live.processes), what="what the receiver says of the file")
 
 
 def answer(live: LiveReceiver, calling: str) -> str:

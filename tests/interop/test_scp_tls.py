@@ -55,7 +55,7 @@ class Secured:
 
 
 @contextlib.contextmanager
-def secured(need: Need, folder: Path) -> Iterator[Secured]:
+def secured(need: Need, folder: Path, *, processes: int = 1) -> Iterator[Secured]:
     authority = Authority(need, folder / "ca")
     server, right, wrong = (authority.issue(name) for name in ("server", "right", "wrong"))
     untrusted = Authority(need, folder / "other").issue("untrusted")
@@ -65,7 +65,8 @@ def secured(need: Need, folder: Path) -> Iterator[Secured]:
         f'authorities = "{authority.certificate}"\n'
         f'[peers.bound]\nae_title = "CT1"\naddresses = ["127.0.0.1"]\nkey_sha256 = ["{right.key_sha256.upper()}"]\n'
     )
-    with receiver(folder / "state", peers={"mr1": ("MR1", "127.0.0.1")}, more=keys) as live:
+    peers = {"mr1": ("MR1", "127.0.0.1")}
+    with receiver(folder / "state", peers=peers, more=keys, processes=processes) as live:
         yield Secured(live, port, authority, server, right, wrong, untrusted)
 
 
@@ -188,12 +189,18 @@ def test_only_ephemeral_keys_and_authenticated_encryption(running: Secured, ciph
     assert handshake(running, context) == answer
 
 
-def test_plaintext_is_closed_and_counted(running: Secured) -> None:
+def plaintext(node: Secured) -> bytes:
+    """What it is answered: nothing."""
     # Shorter than the deadline of the handshake, which nobody has to wait for.
-    with socket.create_connection(("127.0.0.1", running.port), timeout=5) as peer:
+    with socket.create_connection(("127.0.0.1", node.port), timeout=5) as peer:
         peer.sendall(b"\x01\x00\x00\x00\x00\xc8")
         with contextlib.suppress(ConnectionResetError):
-            assert peer.recv(1) == b""
+            return peer.recv(1)
+    return b""
+
+
+def test_plaintext_is_closed_and_counted(running: Secured) -> None:
+    assert plaintext(running) == b""
     running.wait_for_refusal("it speaks no TLS on the TLS port; use TLS at the sender")
 
     def counted() -> int:
@@ -210,31 +217,56 @@ def test_silent_clients_hold_nobody_up(running: Secured) -> None:
         assert echo(running, running.right, "CT1") == "accepted"
 
 
+def serial_number(node: Secured) -> str:
+    """Of the certificate that it shows."""
+    with (
+        socket.create_connection(("127.0.0.1", node.port), timeout=10) as plain,
+        node.context(node.right).wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        return str((connection.getpeercert() or {})["serialNumber"])
+
+
 def test_files_are_renewed_without_a_restart(need: Need, tmp_path: Path) -> None:
     with secured(need, tmp_path) as node:
-
-        def serial() -> str:
-            with (
-                socket.create_connection(("127.0.0.1", node.port), timeout=10) as plain,
-                node.context(node.right).wrap_socket(plain, server_hostname="localhost") as connection,
-            ):
-                return str((connection.getpeercert() or {})["serialNumber"])
-
-        first = serial()
+        first = serial_number(node)
         # A bad file changes nothing.
         kept = node.server.certificate.read_bytes()
         node.server.certificate.write_text("no certificate")
         wait_for(lambda: bool(node.live.events("certificate.refused")), what="the refusal of the file")
-        assert serial() == first
+        assert serial_number(node) == first
         node.server.certificate.write_bytes(kept)
         wait_for(lambda: len(node.live.events("certificate.renewed")) == 1, what="the old file")
         node.authority.issue("server", key=node.server.key)
         wait_for(lambda: len(node.live.events("certificate.renewed")) == 2, what="the renewal")
-        assert serial() != first
+        assert serial_number(node) != first
         # A certificate that is renewed under its old key is still the peer's.
         renewed = node.authority.issue("right-again", key=node.right.key)
         assert renewed.key_sha256 == node.right.key_sha256
         assert echo(node, renewed, "CT1") == "accepted"
+
+
+def test_each_of_two_processes_lets_in_refuses_and_renews(need: Need, tmp_path: Path) -> None:
+    with secured(need, tmp_path, processes=2) as node:
+        for number in (0, 1):
+            file = part10_file(tmp_path / "in", sop=f"1.2.3.4.{number}")
+            with node.live.only(number):
+                assert "(Success)" in storescu(need, node, node.right, "CT1", file)
+                assert "Association Rejected" in storescu(need, node, node.right, "MR1", file)
+                assert "Association Rejected" in storescu(need, node, node.wrong, "CT1", file)
+                assert handshake(node, node.context(node.untrusted)) == "refused"
+                assert plaintext(node) == b""
+        node.wait_for_refusal("the certificate is named for no peer")
+        node.wait_for_refusal("it speaks no TLS on the TLS port")
+        with node.live.store().read() as tx:
+            (line,) = studies.listing(tx, limit=9)
+            assert line.instance_count == 2
+        first = serial_number(node)
+        renewed = node.authority.issue("server", key=node.server.key)
+        assert renewed.key_sha256 == node.server.key_sha256
+        wait_for(lambda: len(node.live.events("certificate.renewed")) == 2, what="the renewal by both")
+        for number in (0, 1):
+            with node.live.only(number):
+                assert serial_number(node) != first
 
 
 def test_without_its_files_the_receiver_refuses_to_start(need: Need, tmp_path: Path) -> None:

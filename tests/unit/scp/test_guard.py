@@ -146,8 +146,8 @@ def test_no_rate_is_no_limit() -> None:
     assert set(flood(guard(connections_per_s=0), "192.0.2.1", seconds=5)) == {0.0}
 
 
-def test_the_addresses_that_are_remembered_are_bounded() -> None:
-    judge = Guard(Caps(), [Peer(name="all", ae_title="ALL", networks=("10.0.0.0/8",))])
-    for number in range(10000):
-        judge.turn(f"10.0.{number // 250}.{number % 250}", secured=False, held=0, now=1000)
-    assert len(judge._arrivals._full_at) == 4096
+def test_an_address_that_floods_shuts_out_none_of_a_thousand_others() -> None:
+    judge = Guard(Caps(connections_per_s=20), [Peer(name="all", ae_title="ALL", networks=("10.0.0.0/8",))])
+    flood(judge, "10.0.0.1", seconds=5)
+    others = [f"10.1.{number // 250}.{number % 250}" for number in range(1000)]
+    assert {judge.turn(address, secured=False, held=0, now=1005) for address in others} == {0.0}

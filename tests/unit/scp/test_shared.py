@@ -97,6 +97,22 @@ def test_strangers_are_few_over_all_processes(shared: Shared) -> None:
     assert second.enter(Silent("192.0.2.3"))
 
 
+def test_how_often_an_address_connects_is_counted_together_however_it_is_split(shared: Shared) -> None:
+    first, second = (Guard(Caps(connections_per_s=2), [PEER], tally) for tally in tallies(shared))
+
+    def turns(*asked: Guard, now: float) -> list[float | None]:
+        return [one.turn("10.0.0.1", secured=False, held=0, now=now) for one in asked]
+
+    # Five seconds' worth at once, two that wait up to a second, and no more, whoever is asked.
+    assert turns(*[first] * 9, second, now=1000) == [0.0] * 10
+    assert turns(second, first, second, first, now=1000) == [0.5, 1.0, None, None]
+    # In the two seconds after that four come back.
+    assert turns(second, first, second, second, second, now=1002) == [0.0, 0.0, 0.5, 1.0, None]
+    # Another address, and the port with TLS, are not concerned.
+    assert first.turn("10.0.0.2", secured=False, held=0, now=1002) == 0.0
+    assert second.turn("10.0.0.1", secured=True, held=0, now=1002) == 0.0
+
+
 def test_a_connection_of_the_shared_port_waits_for_whoever_accepts(shared: Shared) -> None:
     listeners = [inherited(shared, number).listeners()["node"] for number in (0, 1)]
     port = listeners[0].getsockname()[1]
