@@ -41,8 +41,6 @@ PARSE_ERRORS = (
     ValueError,
     struct.error,
 )
-# A header without pixels beyond this is no image's.
-MAX_HEADER_BYTES = 256 << 20
 MAX_FRAMES = 20_000
 _COPY_BYTES = 1 << 20
 _PIXEL_DATA = Tag(0x7FE0, 0x0010)

@@ -142,15 +142,15 @@ def _found(verdict: Verdict, places: "Places") -> list[str]:
         return [_text("absent", analysed=places.name(_analysed(verdict))), _score(verdict)]
     headline = verdict.findings[0]
     place = places.name((item.sop_instance_uid, item.frame) for item in headline.slices)
-    size = _size(headline)
+    extent = size(headline)
     why = _listed([_fill(english.PIXEL, item.sentence_key, item.parameters) for item in headline.evidence[:2]])
     parts = [
         _text(
             category,
             place=place,
             id=headline.id,
-            size=f", {size}" if size else "",
-            size_parenthesis=f" ({size})" if size else "",
+            size=f", {extent}" if extent else "",
+            size_parenthesis=f" ({extent})" if extent else "",
             why=f": {why}" if why else "",
         ),
         _score(verdict),
@@ -178,7 +178,7 @@ def _score(verdict: Verdict) -> str:
     return first + _text("false_alarms", flagged=point.flagged, n=point.n_authentic, upper=upper)
 
 
-def _size(finding: Finding) -> str:
+def size(finding: Finding) -> str:
     """ "about 9.5 ml" with two significant digits, or the diameter where there is no volume."""
     millilitres = finding.volume_mm3 / 1000
     if millilitres >= 0.01:

@@ -85,12 +85,6 @@ def due(cron: str, timezone: str, *, now: datetime, since: datetime | None = Non
     return period(last, cron, timezone) if last else None
 
 
-def next_firing(cron: str, timezone: str, *, now: datetime) -> datetime | None:
-    """When the next run is due; None when never."""
-    at: datetime | None = trigger(cron, timezone).get_next_fire_time(None, now)
-    return at
-
-
 class Schedule:
     """A running schedule; use it in a `with`. Any number of nodes may run one."""
 

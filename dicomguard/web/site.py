@@ -143,6 +143,7 @@ def environment(zone: ZoneInfo) -> jinja2.Environment:
     env.globals.update(
         answer=wording.answer,
         segment_label=wording.segment_label,
+        region_size=wording.size,
         series_name=slices.series_name,
         place_of=slices.place_of,
         words=words,

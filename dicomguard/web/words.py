@@ -92,12 +92,6 @@ def rank(as_high: int, of: int) -> str:
     return f"{as_high} of {of} authentic studies scored as high"
 
 
-def volume(cubic_mm: float) -> str:
-    """Millilitres with two significant digits."""
-    ml = cubic_mm / 1000
-    return f"{ml:.0f} ml" if ml >= 10 else f"{ml:.1f} ml" if ml >= 1 else f"{ml:.2f} ml"
-
-
 def size(count: int) -> str:
     """Bytes for people."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -97,20 +97,6 @@ def draw_auc(
     return Drawn(value=value, draws=np.where(of > 0, above / np.maximum(of, 1e-12), np.nan))
 
 
-def auc_by_patient(
-    positive: Sequence[float],
-    positive_patients: Sequence[str],
-    negative: Sequence[float],
-    negative_patients: Sequence[str],
-    *,
-    draws: int = 2000,
-    seed: int = 0,
-) -> Interval | None:
-    """AUC with its interval over patients; None when a side is empty."""
-    drawn = draw_auc(positive, positive_patients, negative, negative_patients, draws=draws, seed=seed)
-    return drawn.interval() if drawn is not None else None
-
-
 def draw_mean(values: Sequence[float], patients: Sequence[str], *, draws: int = 2000, seed: int = 0) -> Drawn | None:
     """Mean over values with a patient bootstrap; None when there are none."""
     if not values:

@@ -45,8 +45,6 @@ class Meaning:
 
     sentence: str
     remedy: str
-    # Whether `--repair` does something about it.
-    repairable: bool = False
 
 
 _RESTORE = "Restore it from a backup"
@@ -55,15 +53,13 @@ MEANINGS: Mapping[Kind, Meaning] = {
     Kind.ROW_WITHOUT_FILE: Meaning(
         "The row of an instance has no file.",
         f"{_RESTORE}, or have it sent again; --repair marks it missing, so that the same bytes are taken anew.",
-        True,
     ),
     Kind.FILE_DIFFERS: Meaning(
         "The file of an instance is not what was received.",
         "Look at the disk, then have it sent again; --repair sets the file aside and marks the instance missing.",
-        True,
     ),
     Kind.FILE_WITHOUT_ROW: Meaning(
-        "A file has no row.", "It was cut off before it was acknowledged, or its row was lost; --repair files it.", True
+        "A file has no row.", "It was cut off before it was acknowledged, or its row was lost; --repair files it."
     ),
     Kind.EXPIRED_WITH_FILE: Meaning(
         "Retention was cut off: an expired instance still has its file.",
@@ -85,13 +81,12 @@ MEANINGS: Mapping[Kind, Meaning] = {
     Kind.SET_ASIDE: Meaning(
         "An acknowledged instance has no row, since a fault of ours kept it from being filed; its bytes are kept.",
         "Send the log to the makers; the next version files it at its start, and --repair tries it now.",
-        True,
     ),
     Kind.STALE_TEMPORARY: Meaning(
-        "A temporary file is older than an hour.", "It was never acknowledged; --repair removes it.", True
+        "A temporary file is older than an hour.", "It was never acknowledged; --repair removes it."
     ),
     Kind.STALE_JOB: Meaning(
-        "The working folder of an analysis is left over.", "Nothing needs it; --repair removes it.", True
+        "The working folder of an analysis is left over.", "Nothing needs it; --repair removes it."
     ),
     Kind.REVISION_MISSING: Meaning(
         "The revisions of a study are not numbered from 1 to its current one.",

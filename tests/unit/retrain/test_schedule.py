@@ -5,7 +5,7 @@ import pytest
 
 from dicomguard.clock import FakeClock
 from dicomguard.errors import Refused, Unavailable
-from dicomguard.retrain.schedule import Schedule, due, next_firing
+from dicomguard.retrain.schedule import Schedule, due
 
 SATURDAY = "0 2 * * 6"
 NIGHT = datetime(2026, 11, 28, 1, 0, tzinfo=UTC)  # 02:00 in Berlin
@@ -40,11 +40,6 @@ def test_a_new_node_owes_no_run_for_the_time_before_it() -> None:
     monday = datetime(2026, 11, 30, 9, tzinfo=UTC)
     assert due(SATURDAY, "UTC", now=monday, since=monday - timedelta(hours=1)) is None
     assert due(SATURDAY, "UTC", now=monday + timedelta(days=6), since=monday) == "retrain-2026-W49"
-
-
-def test_next_firing_is_after_now_and_in_the_zone() -> None:
-    at = next_firing(SATURDAY, "Europe/Berlin", now=NIGHT - timedelta(days=1))
-    assert at is not None and at == NIGHT and at.utcoffset() == timedelta(hours=1)
 
 
 @pytest.mark.parametrize("cron", ["", "every saturday", "0 25 * * 6", "0 2 * *"])

@@ -26,21 +26,20 @@ def test_auc_is_the_share_of_won_pairs(positive: list[float], negative: list[flo
 @given(scores, scores, st.integers(0, 100))
 def test_the_interval_holds_the_same_estimate(positive: list[float], negative: list[float], seed: int) -> None:
     names = [f"p{i % 3}" for i in range(12)]
-    found = metrics.auc_by_patient(
-        positive, names[: len(positive)], negative, names[: len(negative)], draws=50, seed=seed
-    )
+    found = metrics.draw_auc(positive, names[: len(positive)], negative, names[: len(negative)], draws=50, seed=seed)
     assert found is not None
-    assert found.value == pytest.approx(metrics.auc(positive, negative))
-    assert 0 <= found.low <= found.high <= 1
+    between = found.interval()
+    assert between.value == pytest.approx(metrics.auc(positive, negative))
+    assert 0 <= between.low <= between.high <= 1
 
 
 def test_one_patient_has_no_spread_and_many_have() -> None:
     rng = np.random.default_rng(0)
     positive, negative = (rng.normal(1, 1, 40)).tolist(), rng.normal(0, 1, 40).tolist()
-    alone = metrics.auc_by_patient(positive, ["a"] * 40, negative, ["a"] * 40)
-    many = metrics.auc_by_patient(positive, [f"p{i}" for i in range(40)], negative, [f"p{i}" for i in range(40)])
-    assert alone is not None
-    assert many is not None
+    names = [f"p{i}" for i in range(40)]
+    one, each = (metrics.draw_auc(positive, of, negative, of) for of in (["a"] * 40, names))
+    assert one is not None and each is not None
+    alone, many = one.interval(), each.interval()
     assert alone.low == alone.high == pytest.approx(alone.value)
     assert many.high - many.low > 0.1
     assert many.low < many.value < many.high
@@ -51,10 +50,8 @@ def test_slices_of_few_patients_widen_the_interval() -> None:
     shift = np.repeat(rng.normal(0, 1, 6), 20)
     positive, negative = (1 + shift + rng.normal(0, 0.3, 120)).tolist(), (shift + rng.normal(0, 0.3, 120)).tolist()
     people, slices = [f"p{i // 20}" for i in range(120)], [f"s{i}" for i in range(120)]
-    by_person = metrics.auc_by_patient(positive, people, negative, people)
-    by_slice = metrics.auc_by_patient(positive, slices, negative, slices)
-    assert by_person is not None
-    assert by_slice is not None
+    drawn = [metrics.draw_auc(positive, of, negative, of) for of in (people, slices)]
+    by_person, by_slice = (one.interval() for one in drawn if one is not None)
     assert by_person.high - by_person.low > 1.3 * (by_slice.high - by_slice.low)
 
 
