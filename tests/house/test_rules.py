@@ -56,6 +56,26 @@ def test_every_metric_is_explained_in_operations() -> None:
     assert [name for name in names if name not in text] == []
 
 
+@pytest.mark.parametrize("page", ["architecture", "security"])
+def test_documents_name_modules_that_exist(page: str) -> None:
+    def exists(name: str) -> bool:
+        path = name.removesuffix(".py").replace(".", "/")
+        return any(
+            (folder / f"{path}{end}").exists()
+            for folder in (ROOT, ROOT / "dicomguard", ROOT / "tests")
+            for end in ("", ".py")
+        )
+
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    names = re.findall(r"`([a-z_]+(?:[/.][a-z_]+)+|[a-z_]+/)`", text)
+    assert len(names) > 10
+    # The form of an event, a key of the configuration.
+    others = {"noun.past_verb", "retrain.two_people"}
+    assert [name for name in names if not name.endswith((".json", ".toml")) and not exists(name)] == sorted(
+        others.intersection(names)
+    )
+
+
 def test_repository_stays_small() -> None:
     size = sum(path.stat().st_size for path in tracked())
     assert size < 60 << 20
