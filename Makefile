@@ -57,6 +57,7 @@ format: install
 
 bench: system
 	PYTHONPATH=. $(PYTHON) benchmarks/analyze/bench.py
+	PYTHONPATH=. $(PYTHON) benchmarks/analyze/memory.py
 	$(PYTHON) -m benchmarks.ingest
 	$(PYTHON) -m benchmarks.node
 	$(PYTHON) -m benchmarks.receive_memory

@@ -66,13 +66,13 @@ def fit(runs: Sequence[Run]) -> Calibrated:
         )
     every, runs = runs, [run for run in runs if not run.alone]
     c = _alert(every, _scales(runs, UNCALIBRATED))
-    value = _slice_values(runs, c)
+    value = slice_values(runs, c)
     slope, bias = _platt(*_split(runs, value), at_zero=ALERT)
     c = replace(c, slope=slope, bias=bias)
     c = _lesions(runs, c)
     c = _study(runs, c)
     c = _kinds(runs, c)
-    authentic = np.concatenate([v for run, v in zip(runs, _slice_values(runs, c), strict=True) if not run.family])
+    authentic = np.concatenate([v for run, v in zip(runs, slice_values(runs, c), strict=True) if not run.family])
     flagged = int((authentic >= 0).sum())
     studies = sorted(study_scores(run, c)[0] for run in runs if not run.family)
     return Calibrated(
@@ -188,7 +188,8 @@ def _detections(run: Run, c: Calibration) -> list[list[link.Seen]]:
     ]
 
 
-def _slice_values(runs: Sequence[Run], c: Calibration) -> list[Values]:
+def slice_values(runs: Sequence[Run], c: Calibration) -> list[Values]:
+    """Of each run, the value of its slices: 0 and above is flagged."""
     return [scores.values(_looks(run), c) for run in runs]
 
 
@@ -229,7 +230,7 @@ def _from(run: Run, source: str) -> bool:
 def _scales(runs: Sequence[Run], c: Calibration) -> Calibration:
     """Shares of the native scale by slice AUC."""
     options = [replace(c, native_share=a, native_share_white=b) for a in _SHARES[5:] for b in _SHARES[:8]]
-    return max(options, key=lambda option: mean_auc(runs, _slice_values(runs, option)))
+    return max(options, key=lambda option: mean_auc(runs, slice_values(runs, option)))
 
 
 def _worst(groups: Sequence[Values], point: float) -> float:
@@ -257,7 +258,7 @@ def _alert(runs: Sequence[Run], c: Calibration) -> Calibration:
         options = []
         for spread in _SPREADS:
             option = replace(c, series_spread=spread, series_zero=0.0)
-            found = _slice_values(long, option)
+            found = slice_values(long, option)
             zero = _worst(_by_source(long, found), _SLICE_POINT)
             forged, _ = _split(long, found)
             passing = float((forged >= zero).mean()) if len(forged) else 0.0

@@ -6,38 +6,11 @@ import numpy as np
 import pytest
 
 from dicomguard.analyze import scores
-from dicomguard.analyze.net.detector import Seen
 from dicomguard.analyze.regions_map import Candidate
-from dicomguard.analyze.scores import Look, Terms
 from dicomguard.errors import Refused
-from dicomguard.retrain.dataset import Pixels, Plane, Series
 from dicomguard.retrain.net import calibrate
 from dicomguard.retrain.net.shown import Run
-
-
-def run(source: str, raw: list[float], *, family: str = "", forged: tuple[int, ...] = ()) -> Run:
-    planes = tuple(Plane(number=i, file=f"{i}", mask="", bits=8, sha256=f"{i}") for i in range(len(raw)))
-    series = Series(source=source, patient="p", group="g", sequence="t1", planes=planes)
-    empty = np.zeros((len(raw), 4, 4))
-    pixels = Pixels(series=series, stored=empty.astype(np.uint8), lesion=empty > 0, touching=(True,) * (len(raw) - 1))
-    seen = tuple(
-        Seen(
-            look=Look(native=Terms(raw=r, level=-4.0), half=Terms(raw=r, level=-4.0), colour=0.7, smoothing=2.0),
-            regions=(),
-        )
-        for r in raw
-    )
-    none = {i: empty[i] > 0 for i in range(len(raw))}
-    return Run(
-        pixels=pixels,
-        seen=seen,
-        planes=tuple(range(len(raw))),
-        family=family,
-        kind="",
-        forged=forged,
-        masks={i: none[i] for i in forged},
-        lesions=none,
-    )
+from tests.unit.retrain.net.looks import run, runs
 
 
 def kinds() -> list[Run]:
@@ -57,19 +30,6 @@ def kinds() -> list[Run]:
     return made
 
 
-def runs() -> list[Run]:
-    rng = np.random.default_rng(0)
-    made = []
-    for source, spread in (("quiet", 0.5), ("loud", 1.5)):
-        for _ in range(12):
-            made.append(run(source, list(rng.normal(0, spread, 10))))
-        for _ in range(12):
-            raw = rng.normal(0, spread, 10)
-            raw[4:6] += 5
-            made.append(run(source, list(raw), family="splice", forged=(4, 5)))
-    return made
-
-
 def test_added_and_removed_are_told_apart_without_a_lean() -> None:
     c = calibrate.fit([*runs(), *kinds()]).calibration
     assert c.added_slope > 5 * c.added_lesion_slope
@@ -81,13 +41,13 @@ def test_alert_is_rare_in_every_source_and_finds_what_stands_out() -> None:
     made = runs()
     fitted = calibrate.fit(made)
     c = fitted.calibration
-    values = calibrate._slice_values(made, c)
+    values = calibrate.slice_values(made, c)
     for source in ("quiet", "loud"):
         authentic = np.concatenate(
             [v for r, v in zip(made, values, strict=True) if not r.family and r.pixels.series.source == source]
         )
         assert (authentic >= 0).mean() <= 0.08
-    forged, authentic = calibrate._split(made, calibrate._slice_values(made, c))
+    forged, authentic = calibrate._split(made, calibrate.slice_values(made, c))
     assert (forged >= 0).mean() > 0.6
     assert fitted.point.forgery == calibrate.ALERT and fitted.point.n_authentic == 240
     assert fitted.point.flagged == int((authentic >= 0).sum())

@@ -10,10 +10,10 @@ import pytest
 from dicomguard.errors import Refused
 from dicomguard.retrain import dataset
 from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker
-from dicomguard.retrain.trials import dense, left_out, shuffled, twins
+from dicomguard.retrain.trials import dense, left_out, points, shuffled, twins
 from dicomguard.retrain.trials.effort import ProcessorClock
 from dicomguard.retrain.trials.twins import Outcome, Said, View
-from tests.unit.retrain.net import archive
+from tests.unit.retrain.net import archive, looks
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +142,15 @@ def test_the_effort_of_a_run_is_what_it_noted_last(tmp_path: Path) -> None:
     (tmp_path / "progress.jsonl").write_text('{"step": 10, "seconds": 30.0}\n{"step": 20, "seconds": 90.0}\n')
     job = dense.trial(tmp_path, tmp_path, minutes=2, seed=7)
     assert dense.effort(job) == {"seed": 7, "steps": 20, "minutes": 1.5}
+
+
+def test_an_alert_that_a_loud_source_had_no_part_in_flags_more_of_it() -> None:
+    rows = {(row["source"], row["set"]): row for row in points.compared(looks.runs())}
+    assert set(rows) == {(source, part) for source in ("loud", "quiet") for part in ("with it", "without it")}
+    quiet, loud = rows["quiet", "without it"], rows["loud", "without it"]
+    assert loud["slices"][0] > rows["loud", "with it"]["slices"][0]
+    # The loud one sets the alert: without it the quiet one is found as well, and flagged no less.
+    assert quiet["slices"][0] <= rows["quiet", "with it"]["slices"][0] + 5
+    assert quiet["slices"][1] == loud["slices"][1] == 120
+    assert quiet["stacks_flagged"][1] == quiet["stacks_found"][1] == 12
+    assert "of 120 (at most" in points.line(loud)

@@ -1,0 +1,99 @@
+"""What the alert does on a source that had no part in setting it: calibrated on the others, then counted on that one.
+
+The network itself has trained on other patients of each source, so this is the threshold's share of the fall that a
+new hospital would see, not all of it.
+
+    python -m dicomguard.retrain.trials.points --data FOLDER --out FOLDER
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dicomguard.analyze import weights
+from dicomguard.analyze.net.detector import Detector
+from dicomguard.analyze.scores import FEWEST_FOR_SERIES, Calibration
+from dicomguard.retrain import dataset
+from dicomguard.retrain.net import calibrate, shown
+from dicomguard.retrain.net.shown import Run
+
+
+def main(arguments: list[str]) -> int:
+    """Judge validation patients once, calibrate with and without each source, print and write `points.json`."""
+    parser = argparse.ArgumentParser(description="The alert on each source, set with it and without it.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, help="default: the shipped ones")
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--per-family", type=int, default=6, help="forgeries of each family and source")
+    given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)
+    series = dataset.by_split(dataset.read_index(given.data))["validation"]
+    detector = Detector.load(given.weights or weights.shipped(), device="cpu")
+    pixels = [dataset.read_pixels(given.data, one) for one in series]
+    runs = list(shown.forgeries(detector, pixels, seed=given.seed, per_family=given.per_family))
+    rows = compared(runs)
+    table = {"split": "validation", "seed": given.seed, "per_family": given.per_family, "rows": rows}
+    (given.out / "points.json").write_text(json.dumps(table, indent=1) + "\n")
+    for row in rows:
+        _tell(line(row))
+    return 0
+
+
+def compared(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """For each source, what is flagged of it with an alert that it helped to set, and with one that it did not."""
+    whole = calibrate.fit(runs).calibration
+    rows = []
+    for source in sorted({run.pixels.series.source for run in runs}):
+        own = [run for run in runs if run.pixels.series.source == source]
+        others = [run for run in runs if run.pixels.series.source != source]
+        rows.append({"source": source, "set": "with it", **counted(own, whole)})
+        rows.append({"source": source, "set": "without it", **counted(own, calibrate.fit(others).calibration)})
+    return rows
+
+
+def counted(runs: Sequence[Run], calibration: Calibration) -> dict[str, Any]:
+    """Authentic slices, authentic stacks and pictures flagged, forged ones found: each as [count, of, upper bound]."""
+    authentic = [run for run in runs if not run.family]
+    values = calibrate.slice_values(authentic, calibration)
+    slices = [value >= 0 for run, own in zip(authentic, values, strict=True) if not run.alone for value in own]
+    row = {"slices": _share(slices)}
+    for name, chosen in (
+        ("stacks", [run for run in runs if len(run.planes) >= FEWEST_FOR_SERIES]),
+        ("pictures", [run for run in runs if len(run.planes) == 1]),
+    ):
+        flagged = [(run, calibrate.study_scores(run, calibration)[0] >= calibrate.ALERT) for run in chosen]
+        row[f"{name}_flagged"] = _share([flag for run, flag in flagged if not run.family])
+        row[f"{name}_found"] = _share([flag for run, flag in flagged if run.forged])
+    return row
+
+
+def _share(flags: Sequence[bool]) -> list[float]:
+    count, of = sum(map(bool, flags)), len(flags)
+    return [count, of, round(calibrate.upper_bound(count, of), 4)]
+
+
+def line(row: dict[str, Any]) -> str:
+    """One source and one alert as a line of a terminal."""
+
+    def words(name: str) -> str:
+        count, of, bound = row[name]
+        return f"{count} of {of}" + (f" (at most {bound:.1%})" if "found" not in name and of else "")
+
+    return (
+        f"{row['source']:<8} {row['set']:<10}  authentic flagged: slices {words('slices')}, "
+        f"stacks {words('stacks_flagged')}, pictures {words('pictures_flagged')}; "
+        f"forged found: stacks {words('stacks_found')}, pictures {words('pictures_found')}"
+    )
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
