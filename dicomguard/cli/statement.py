@@ -26,8 +26,9 @@ connection (Verification SCU). It asks for storage commitment of what it sent, a
 
 A peer associates and sends the instances of a study. When the study has been quiet for `completion.quiet_s`, or for
 `completion.quiet_released_s` once every association that brought some of it was released in order, it is judged, and
-the results are sent to the destinations that the routes of the configuration name, each in an association of our own. Nothing is sent on the association that brought the images. Where it is switched on, a destination is then
-asked for storage commitment, and reports on the same association or on a new one to our port.
+the results are sent to the destinations that the routes of the configuration name, each in an association of our own.
+Nothing is sent on the association that brought the images. Where it is switched on, a destination is then asked for
+storage commitment, and reports on the same association or on a new one to our port.
 
 ### 2.2 Association policies
 
