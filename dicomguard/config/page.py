@@ -1,6 +1,8 @@
 """docs/configuration.md, made from the sections."""
 
+import json
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any
 
 from dicomguard.config.sections import SECTIONS
@@ -39,13 +41,14 @@ def describe() -> str:
         "",
         "## [[routes]]",
         "",
-        "`name`, `calling_ae_titles` (empty: every sender), `categories` (empty: all), `to`: names of destinations, or"
+        "`name`, `calling_ae_titles` (empty: every sender, uploads included), `categories` (`real`, `absent`, `added`,"
+        " `removed`, `not_analysable`; empty: all), `to`: names of destinations, or"
         ' `"sender"` for the destination whose AE title sent the study.',
         "",
         "## [[rules]]",
         "",
         "Which series are analysed: the first rule that fits decides, then the built-in ones. `name`, `action`"
-        " (`analyse` or `skip`), and lists of patterns, all of which must fit: "
+        " (`analyse` or `skip`), and lists of patterns (as of a shell, case ignored), of each of which one must fit: "
         + ", ".join(f"`{item.name}`" for item in fields(Rule) if item.name not in ("name", "action"))
         + ".",
     ]
@@ -55,4 +58,5 @@ def describe() -> str:
 def _shown(value: Any) -> str:
     if value is None or value is MISSING:
         return "–"
-    return str(list(value)) if isinstance(value, tuple) else str(value)
+    # As TOML writes it, which for these types is as JSON does.
+    return json.dumps(list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value)

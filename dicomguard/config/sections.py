@@ -190,7 +190,7 @@ class Delivery:
 class Web:
     """[web]"""
 
-    host: str = _key("127.0.0.1", "Address of the page. Loopback; put a proxy with TLS before it for others.")
+    host: str = _key("127.0.0.1", "Address of the page; others come by a proxy, set as docs/operations.md says.")
     port: int = _key(8090, "TCP port of the page.", least=1, most=65535)
     allowed_hosts: tuple[str, ...] = _key((), "Host names by which the page may be asked for, beside loopback.")
     health_port: int = _key(8091, "TCP port of /health and /metrics, on loopback.", least=1, most=65535)
