@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
 import jinja2
@@ -20,7 +20,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from dicomguard import __version__
 from dicomguard.clock import Clock
 from dicomguard.config import Config
-from dicomguard.core import wording
+from dicomguard.core import english, wording
+from dicomguard.core.study import OpenedBecause
 from dicomguard.errors import Refused
 from dicomguard.flow.client import Client
 from dicomguard.store.db import Store
@@ -144,6 +145,7 @@ def environment(zone: ZoneInfo) -> jinja2.Environment:
         answer=wording.answer,
         segment_label=wording.segment_label,
         region_size=wording.size,
+        because={key: english.TEXTS[f"because_{key}"] for key in get_args(OpenedBecause)},
         series_name=slices.series_name,
         place_of=slices.place_of,
         words=words,

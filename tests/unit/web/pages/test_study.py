@@ -157,6 +157,7 @@ def test_a_late_instance_makes_a_second_report_and_both_can_be_read(page: Page, 
     first = page.get(f"/studies/{key}/r/1").text
     assert "No Tumor Detected" in first
     assert "This is report 1; report 2 is" in first
+    assert "because more slices arrived" in first
     assert page.get(f"/studies/{key}/r/3").status_code == 404
 
 
