@@ -27,7 +27,7 @@ from tests.fuzz import wire
 from tests.instances import MR, ROOT, part10_bytes
 from tests.interop.test_reload import rewrite
 from tests.killing import dataset_sha256
-from tests.peers import Need, wait_for
+from tests.peers import Need, Postgres, wait_for
 from tests.receiver import LiveReceiver, receiver
 from tests.unit.analyze.test_study import SCOPE, Judge, examined
 
@@ -130,7 +130,7 @@ def test_both_end_in_order_and_keep_what_they_acknowledged(tmp_path: Path) -> No
             if one in sending:
                 rest.append((one, sop, content, pdus[2 * len(pdus) // 3 :]))
         incoming = live.state / "store" / "incoming"
-        wait_for(lambda: len(list(incoming.iterdir())) == 4, what="the two that are in the middle, on each")
+        wait_for(lambda: len(list(incoming.glob("*"))) == 4, what="the two that are in the middle, on each")
         for process in live.processes:
             process.terminate()
         # From here on both are ending.
@@ -212,9 +212,15 @@ def encoded(picture: FileDataset) -> bytes:
     return whole[144 + int.from_bytes(whole[140:144], "little") :]
 
 
-@pytest.mark.parametrize("path", ["log", "literal order"])
-def test_other_pixels_under_one_uid_brought_to_both_at_once_are_both_kept_and_said(path: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("path", "on"), [("log", "sqlite"), ("literal", "sqlite"), ("literal", "postgresql")])
+def test_other_pixels_under_one_uid_brought_to_both_at_once_are_both_kept_and_said(
+    path: str, on: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Exactly one of each pair is analysed; the report names every pair."""
+    url = ""
+    if on == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres_server")
+        url = server.create("two_copies")
     spill_bytes = 4 << 20 if path == "log" else 1000
     more = f"[storage]\nlow_bytes = 0\nstop_bytes = 0\nlog_spill_bytes = {spill_bytes}\n"
     pairs: list[tuple[str, bytes, bytes]] = []
@@ -232,7 +238,7 @@ def test_other_pixels_under_one_uid_brought_to_both_at_once_are_both_kept_and_sa
             one.send(pdus)
             answers[number].append(one.answer())
 
-    with receiver(tmp_path, more=more, processes=2) as live:
+    with receiver(tmp_path, more=more, url=url, processes=2) as live:
         with contextlib.ExitStack() as stack:
             opened = [held(live, number, stack) for number in BOTH]
             senders = [threading.Thread(target=bring, args=(number, opened[number])) for number in BOTH]
