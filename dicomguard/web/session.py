@@ -225,9 +225,13 @@ def check_account(name: str, password: str) -> None:
 
 
 def _is_local(request: Request) -> bool:
-    """Asked on this machine itself: from loopback, by a loopback name, and not through a proxy."""
+    """Asked on this machine itself: from loopback, by a loopback name, and not through a proxy.
+
+    nginx as it is set by default says nothing of itself, but asks in HTTP/1.0, as no browser does.
+    """
     address = request.client.host if request.client else ""
-    proxied = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
+    named = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
+    proxied = named or request.scope["http_version"] == "1.0"
     return address in ("127.0.0.1", "::1") and host_name(request.headers["host"]) in LOOPBACK_NAMES and not proxied
 
 

@@ -1,7 +1,9 @@
 import stat
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from dicomguard.errors import Refused
 from dicomguard.web import session
@@ -120,6 +122,15 @@ def test_other_machines_read_nothing_without_a_session(stranger: Page, path: str
 
 def test_a_proxy_on_this_machine_is_another_machine(page: Page) -> None:
     assert page.get("/studies", headers={"x-forwarded-for": "192.0.2.7"}).status_code == 303
+
+
+def test_a_proxy_that_says_nothing_of_itself_asks_in_http_1_0(app: Any, page: Page) -> None:
+    async def older(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope | {"http_version": "1.0"}, receive, send)
+
+    assert page.get("/studies").status_code == 200
+    proxy = TestClient(older, base_url=page.http.base_url, client=("127.0.0.1", 50000))
+    assert proxy.get("/studies", follow_redirects=False).headers["location"].startswith("/sign-in?next=")
 
 
 def test_other_machines_upload_nothing_without_a_session(stranger: Page) -> None:
