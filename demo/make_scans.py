@@ -75,7 +75,7 @@ STUDIES = (
         family="splice",
         touched=tuple(range(19, 25)),
         donor="btp/btp-05/post/t1c/3",
-        seed=40,
+        seed=370,
     ),
     Scan(
         folder="4-tumor-removed",
