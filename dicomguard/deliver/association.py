@@ -1,6 +1,7 @@
 """One association as requestor, and why it did not come about (PS3.8 9.3)."""
 
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _REJECTIONS = {
     (3, 2): "local limit exceeded",
 }
 _PERMANENT = 1
+_LET_GO_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +87,34 @@ def associate(
         return
     try:
         yield association
-        association.release()
+        with bounded(association, timeouts.connect_s):
+            association.release()
     finally:
         # The threads of pynetdicom are not daemons: left alone they keep the process alive.
         if association.is_established:
             association.abort()
+
+
+@contextmanager
+def bounded(association: Association, within_s: float) -> Iterator[None]:
+    """End pynetdicom's wait for its reactor to pause, which has no end of its own, after so many seconds.
+
+    It waits so before each message and release; a thread that has served an N-EVENT-REPORT meanwhile marks the paused
+    reactor as running (pynetdicom 3.0.4, dimse.py and association.py). What follows the wait has timeouts of its own.
+    """
+    done = threading.Event()
+
+    def let_go() -> None:
+        late = not done.wait(within_s)
+        # Again and again: the reactor, where it does run, writes it as well.
+        while late and not done.wait(_LET_GO_S):
+            association._is_paused = True
+
+    threading.Thread(target=let_go, name="association-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def _refusal(association: Association, destination: Destination) -> NotAssociated:

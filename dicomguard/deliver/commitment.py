@@ -4,6 +4,7 @@ A report may come on the association of the question, or hours later on a new on
 """
 
 import queue
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from pynetdicom.presentation import build_context, build_role
 
 from dicomguard.core.commitment import Reference, Report
 from dicomguard.core.peer import Destination
-from dicomguard.deliver.association import NotAssociated, Timeouts, associate
+from dicomguard.deliver.association import NotAssociated, Timeouts, associate, bounded
 from dicomguard.dimse import commitment, contexts
 from dicomguard.errors import Refused
 
@@ -46,7 +47,8 @@ def ask(
     linger_s: float,
 ) -> Asked:
     """N-ACTION, and the report if it comes within `linger_s` seconds on the same association."""
-    reports: queue.Queue[Report] = queue.Queue(1)
+    # With the thread that serves it.
+    reports: queue.Queue[tuple[Report, threading.Thread]] = queue.Queue(1)
 
     def reported(event: NetworkEvent) -> tuple[int, Dataset | None]:
         try:
@@ -56,7 +58,7 @@ def ask(
         if report.transaction_uid != transaction_uid:
             return _FAILURE, None
         if reports.empty():
-            reports.put(report)
+            reports.put((report, threading.current_thread()))
         return _SUCCESS, None
 
     with associate(
@@ -68,13 +70,17 @@ def ask(
     ) as peer:
         if isinstance(peer, NotAssociated):
             return Asked(refused=peer.sentence)
-        refused = _request(peer, commitment.request(transaction_uid, references))
+        with bounded(peer, timeouts.connect_s + timeouts.answer_s):
+            refused = _request(peer, commitment.request(transaction_uid, references))
         if refused:
             return Asked(refused=refused)
         try:
-            return Asked(report=reports.get(timeout=linger_s))
+            report, serving = reports.get(timeout=linger_s)
         except queue.Empty:
             return Asked()
+        # Its answer goes out before the release.
+        serving.join(timeouts.answer_s)
+        return Asked(report=report)
 
 
 def _request(peer: Association, information: Dataset) -> str:
