@@ -140,18 +140,19 @@ def measure(running: receivers.Running, *, associations: int, size_bytes: int, s
 
 
 def main() -> None:
-    """Measure our receiver with one process and with two, then Orthanc."""
+    """Measure our receiver with one process, and with two for one association and for two; Orthanc with the same."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mib", type=int, default=600, help="pixels of a large instance")
     parser.add_argument("--slices", type=int, default=2000)
     arguments = parser.parse_args()
     size_bytes, slices = arguments.mib << 20, arguments.slices
-    for associations in (1, 2):
-        for name, start in (
-            ("dicomguard", partial(receivers.dicomguard, count=associations)),
-            ("orthanc", receivers.orthanc),
-        ):
-            with tempfile.TemporaryDirectory() as folder, start(Path(folder) / name) as running:
+    ours, orthanc = receivers.dicomguard, receivers.orthanc
+    for associations, starts in (
+        (1, (partial(ours, count=1), partial(ours, count=2), orthanc)),
+        (2, (partial(ours, count=2), orthanc)),
+    ):
+        for start in starts:
+            with tempfile.TemporaryDirectory() as folder, start(Path(folder) / "state") as running:
                 measure(running, associations=associations, size_bytes=size_bytes, slices=slices)
 
 
