@@ -7,7 +7,7 @@ once, whatever the timeout (sqlite.org/lang_transaction.html).
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,8 +40,8 @@ _RELAXED_TIMEOUT_S = 3
 _BEGIN = "dicomguard_begin"
 # Any fixed number: serialises schema creation among the processes of a node on PostgreSQL.
 _SCHEMA_LOCK = 7_214_000_913
-# Tries to switch a new file to the write-ahead log, and the pause between two.
-_WAL_ATTEMPTS, _WAL_PAUSE_S = 20, 0.05
+# Between two tries to switch a new file to the write-ahead log.
+_WAL_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +230,6 @@ def open_store(
     else:
         url = url or f"sqlite:///{root / 'node.sqlite'}"
         engine, relaxed = _sqlite(url), _sqlite(url, relaxed=True)
-        _to_wal(engine.url.database or "")
     store = Store(
         root=root,
         engine=engine,
@@ -279,7 +278,8 @@ def _sqlite(url: str, *, relaxed: bool = False) -> Engine:
     def _configure(connection: Any, _record: Any) -> None:
         # The driver's own BEGIN would be deferred; ours is written out below.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
+        _to_wal(connection, timeout_s)
+        for pragma in (f"synchronous={synchronous}", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -289,16 +289,21 @@ def _sqlite(url: str, *, relaxed: bool = False) -> Engine:
     return engine
 
 
-def _to_wal(path: str) -> None:
-    """Switch a new file to the write-ahead log; when that cannot be had, the next connection says why.
+def _to_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
+    """The write-ahead log, which stays switched on once it is.
 
-    The switch is exclusive, and SQLite waits for no other process that does the same: the receivers of a new node do.
+    The switch is exclusive, and SQLite waits for no other process that does the same, or closes the file as its last
+    user: the receivers of a new node do.
     """
-    for _ in range(_WAL_ATTEMPTS):
-        with suppress(sqlite3.Error), closing(sqlite3.connect(path, timeout=0)) as connection:
+    for left in reversed(range(round(timeout_s / _WAL_PAUSE_S))):
+        try:
             connection.execute("PRAGMA journal_mode=WAL")
             return
-        threading.Event().wait(_WAL_PAUSE_S)
+        except sqlite3.OperationalError as error:
+            # The low byte is the kind of error, what is above it says where.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or not left:
+                raise
+            threading.Event().wait(_WAL_PAUSE_S)
 
 
 def _postgresql(url: str, *, relaxed: bool = False) -> Engine:
