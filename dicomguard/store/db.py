@@ -295,9 +295,12 @@ def _to_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
     The switch is exclusive, and SQLite waits for no other process that does the same, or closes the file as its last
     user: the receivers of a new node do.
     """
+    # Here the pauses are the wait.
+    connection.execute("PRAGMA busy_timeout=0")
     for left in reversed(range(round(timeout_s / _WAL_PAUSE_S))):
         try:
             connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA busy_timeout={round(timeout_s * 1000)}")
             return
         except sqlite3.OperationalError as error:
             # The low byte is the kind of error, what is above it says where.
