@@ -113,7 +113,8 @@ def report(
         if isinstance(peer, NotAssociated):
             return peer.sentence
         try:
-            status, _ = peer.send_n_event_report(information, kind, _CLASS, _INSTANCE)
+            with bounded(peer, timeouts.connect_s + timeouts.answer_s):
+                status, _ = peer.send_n_event_report(information, kind, _CLASS, _INSTANCE)
         except RuntimeError:
             return "The association ended before the report was sent. It is tried again."
         except ValueError:

@@ -160,7 +160,7 @@ class Engine:
     def take_over(self, executor_id: str) -> bool:
         """Put the work of a dead executor back on its queues; True when none of it is left.
 
-        Traps 2 and 3: nobody else recovers foreign ids, and an error for one workflow is logged and skipped, so the
+        Nobody else recovers foreign ids, and an error for one workflow is logged and skipped, so the
         caller asks again until this is true.
         """
         DBOS._recover_pending_workflows([executor_id])

@@ -239,7 +239,7 @@ class Sweep:
             self._engine.enqueue(RETRAIN, RETRAIN_WORKFLOW, run.key, attempt, workflow_id=name)
 
     def _take_over(self, now: datetime) -> None:
-        """Work of executors that are silent or unknown goes back to its queues, as often as it takes (traps 2, 3)."""
+        """Work of executors that are silent or unknown goes back to its queues, as often as it takes."""
         with self._store.begin() as tx:
             for executor_id in executors.expired(tx, now):
                 if executor_id == self._engine.executor_id:

@@ -1,6 +1,6 @@
 """The traps of the workflow engine that concern correctness and safety, each as it would bite.
 
-The numbers are those of `flow.engine`. Rows are planted and read with the database's own library, as an attacker or a
+Rows are planted and read with the database's own library, as an attacker or a
 crash would leave them.
 """
 
