@@ -40,6 +40,11 @@ def tier(path: Path) -> str:
     return path.relative_to(ROOT / "tests").parts[0]
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: content made at import may hold the time, and every worker has to find one name."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the long tier and put the cheap tiers first."""
     for item in items:
