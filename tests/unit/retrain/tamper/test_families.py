@@ -6,14 +6,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicomguard.retrain.tamper import families
-from dicomguard.retrain.tamper.families import FAMILIES, Family
+from dicomguard.retrain.tamper.families import FAMILIES, HELD_BACK, Family
 from dicomguard.retrain.tamper.finish import differing
 from dicomguard.retrain.tamper.forged import Canvas, Forged
 from dicomguard.retrain.tamper.second_hand import SECOND_HAND
 
 from .phantom import phantom
 
-ALL = {**FAMILIES, **SECOND_HAND}
+ALL = {**FAMILIES, **HELD_BACK, **SECOND_HAND}
 
 
 def forge_some(family: Family, canvas: Canvas, donor: Canvas | None, *, count: int = 3) -> list[Forged]:

@@ -1,16 +1,19 @@
 """Trials without their hours: a false truth that says nothing, what is left out, and judges whose figures are known."""
 
+import json
 import multiprocessing
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dicomguard.analyze.scores import UNCALIBRATED
 from dicomguard.errors import Refused
 from dicomguard.retrain import dataset
 from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker
-from dicomguard.retrain.trials import dense, left_out, points, shuffled, twins
+from dicomguard.retrain.trials import dense, hands, left_out, points, shuffled, twins
 from dicomguard.retrain.trials.effort import ProcessorClock
 from dicomguard.retrain.trials.twins import Outcome, Said, View
 from tests.unit.retrain.net import archive, looks
@@ -154,3 +157,33 @@ def test_an_alert_that_a_loud_source_had_no_part_in_flags_more_of_it() -> None:
     assert quiet["slices"][1] == loud["slices"][1] == 120
     assert quiet["stacks_flagged"][1] == quiet["stacks_found"][1] == 12
     assert "of 120 (at most" in points.line(loud)
+
+
+def test_authors_are_counted_apart_and_the_worst_family_comes_first() -> None:
+    known = looks.runs()
+    # What this author forges looks like what is authentic.
+    unseen = [replace(run, family="fourth/heal", forged=(0, 1)) for run in known if run.family]
+    found = hands.table([*known, *unseen], UNCALIBRATED)
+    assert [row["family"] for row in found["families"]] == ["fourth/heal", "splice"]
+    assert found["hands"]["first"][0] > 0.95
+    assert abs(found["hands"]["fourth"][0] - 0.5) < 0.15
+    assert found["hands"]["first"][1] <= found["hands"]["first"][0] <= found["hands"]["first"][2]
+    assert found["mean"][0] == pytest.approx((found["hands"]["first"][0] + found["hands"]["fourth"][0]) / 2, abs=1e-3)
+    assert found["authentic_slices_flagged"][1] == 240
+    assert found["forged_slices_found"][1] == 96
+    assert sum("fourth/heal" in line for line in hands.lines(found)) == 1
+
+
+def test_the_families_of_one_author_are_drawn_alone(tmp_path: Path) -> None:
+    folder = archive.write(tmp_path)
+    given = ["--data", str(folder), "--out", str(tmp_path / "out"), "--hand", "fourth", "--per-family", "2"]
+    assert hands.main(given) == 0
+    found = json.loads((tmp_path / "out" / "hands.json").read_text())
+    assert found["authentic_slices_flagged"][1] > 0
+    assert set(found["hands"]) == {"fourth"}
+    assert all(row["family"].startswith("fourth/") for row in found["families"])
+
+
+def test_an_archive_without_validation_patients_has_no_figures(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="no series of a validation patient"):
+        hands.main(["--data", str(folder), "--out", str(tmp_path)])
