@@ -15,7 +15,7 @@ help:
 	@echo "make test          all tests but the long ones (about 10 minutes on two cores)"
 	@echo "make test-unit     the quick ones"
 	@echo "make test-browser  the page in Chromium"
-	@echo "make test-long     kills, power cuts, fuzz, an hour of soak, retraining (about 70 minutes on two cores)"
+	@echo "make test-long     kills, power cuts, fuzz, an hour of soak, retraining (one to two hours on two cores)"
 	@echo "make lint          format, ruff, mypy, import contracts, house rules"
 	@echo "make format        write the format"
 	@echo "make bench         speed and memory against peers, as ratios"
