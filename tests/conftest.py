@@ -46,11 +46,11 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the long tier and put the cheap tiers first."""
+    """Mark the long tier; first long paths, at whose end nobody shall wait alone, then the tiers, cheapest first."""
     for item in items:
         if tier(item.path) == "long":
             item.add_marker(pytest.mark.long)
-    items.sort(key=lambda item: TIERS.index(tier(item.path)))
+    items.sort(key=lambda item: (item.get_closest_marker("smoke") is None, TIERS.index(tier(item.path))))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
