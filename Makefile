@@ -32,7 +32,7 @@ demo: system
 	@$(PYTHON) -m demo
 
 test: system
-	$(PYTHON) -m pytest -n 2 -m "not long or smoke"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m "not long or smoke"
 
 test-unit: install
 	$(PYTHON) -m pytest tests/unit
