@@ -137,11 +137,18 @@ def _check_head(root: Path, lines: list[Line]) -> tuple[Fault, ...]:
     path = root / HEAD
     if not path.is_file():
         return ()
-    head = json.loads(path.read_bytes())
-    # The head is written after its line, so it may lag behind but never lead.
-    if head["number"] > len(lines) or (head["number"] and lines[head["number"] - 1].sha256 != head["sha256"]):
+    try:
+        head = json.loads(path.read_bytes())
+        number, sha256 = int(head["number"]), str(head["sha256"])
+    except (ValueError, KeyError, TypeError):
         sentence = (
-            f"{HEAD} knows {head['number']} lines that end in {head['sha256'][:12]}, the manifest has {len(lines)} and "
+            "It is not readable, so that lines cut off at the end would not be noticed. Restore it from a backup."
+        )
+        return (Fault(place=HEAD, sentence=sentence),)
+    # The head is written after its line, so it may lag behind but never lead.
+    if not 0 <= number <= len(lines) or (number and lines[number - 1].sha256 != sha256):
+        sentence = (
+            f"{HEAD} knows {number} lines that end in {sha256[:12]}, the manifest has {len(lines)} and "
             "other ones. Lines were cut off or rewritten; restore both files from a backup."
         )
         return (Fault(place=f"line {len(lines)}", sentence=sentence),)

@@ -236,6 +236,30 @@ def test_any_changed_byte_of_the_manifest_is_noticed(
     assert verify.verify(root).faults
 
 
+def test_no_changed_byte_of_the_last_line_goes_unnoticed_or_ends_the_check(root: Path, tmp_path: Path) -> None:
+    """Only the head knows the last line's hash, so that what the line says is read although it was changed."""
+    three_lines(root, tmp_path / "in")
+    path = root / manifest.MANIFEST
+    whole = path.read_bytes()
+    last = whole.rindex(b"\n", 0, -1) + 1
+    for place in range(last, len(whole) - 1):
+        for byte in b' "1':
+            if whole[place] != byte:
+                path.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+                assert verify.verify(root).faults, (place, byte)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"number": 3}', b'{"number": "x", "sha256": ""}', b"\xff"])
+def test_a_head_that_cannot_be_read_is_a_fault_with_its_remedy(root: Path, tmp_path: Path, content: bytes) -> None:
+    three_lines(root, tmp_path / "in")
+    (root / manifest.HEAD).write_bytes(content)
+    (fault,) = verify.verify(root).faults
+    assert fault.place == manifest.HEAD
+    assert "Restore it" in fault.sentence
+    with pytest.raises(Broken, match="Restore it"):
+        contents.read(root)
+
+
 def test_the_golden_set_is_frozen_once(root: Path, tmp_path: Path) -> None:
     def ensure() -> contents.Golden:
         return golden.ensure(root, by="grace", clock=CLOCK, disk=FakeDisk())
