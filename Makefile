@@ -12,7 +12,7 @@ MEASURING := tests/long/test_receive_attack.py tests/long/test_results_large.py
 
 help:
 	@echo "make demo          install, start a node and a PACS, send four studies, show what comes back"
-	@echo "make test          all tests but the long ones (about 10 minutes on two cores)"
+	@echo "make test          all tests but the long ones (about 12 minutes on two cores)"
 	@echo "make test-unit     the quick ones"
 	@echo "make test-browser  the page in Chromium"
 	@echo "make test-long     kills, power cuts, fuzz, an hour of soak, retraining (one to two hours on two cores)"
@@ -32,7 +32,7 @@ demo: system
 	@$(PYTHON) -m demo
 
 test: system
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -m "not long or smoke"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 3 -m "not long or smoke"
 
 test-unit: install
 	$(PYTHON) -m pytest tests/unit
