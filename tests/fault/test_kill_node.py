@@ -218,6 +218,8 @@ def test_a_changed_configuration_is_taken_over_by_receivers_and_worker(tmp_path:
         node.process.send_signal(signal.SIGHUP)
         until(lambda: len(node.events("configuration.postponed")) == 1, 20)
         assert node.events("configuration.postponed")[0]["name"] == ["analysis.threads"]
+        # Each part reads the file for itself: all have read this one before it becomes one that none can use.
+        until(lambda: len(node.events("configuration.taken")) == 2 * parts, 40)
         node.config.write_text("[nothing]")
         node.process.send_signal(signal.SIGHUP)
         until(lambda: len(node.events("configuration.refused")) == 1, 20)

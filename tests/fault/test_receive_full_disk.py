@@ -33,20 +33,11 @@ def echo(live: LiveReceiver) -> bool:
 
 
 def test_low_disk_stops_reception_but_not_the_echo(tmp_path: Path) -> None:
-    """1. room; 2. a file takes it while an association is open; 3. 0xA700 there, no new ones."""
-    first, second = part10_file(tmp_path / "in"), part10_file(tmp_path / "in", sop=f"{ROOT}.1.1.2")
-    ballast = tmp_path / "ballast"
-    free = shutil.disk_usage(tmp_path).free
-    # Others write to this disk too: the margin is larger than what they do in a minute, and the ballast larger again.
-    stop = free - 2048 * MIB
-    with receiver(tmp_path, more=f"[storage]\nlow_bytes = 0\nstop_bytes = {stop}") as live:
-        with associated(live, [first]) as association:
-            assert send(association, first) == 0
-            with ballast.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, 3 * 2048 * MIB)
-            wait_for(lambda: bool(live.events("reception.stopped")), what="the stop")
-            assert send(association, second) == 0xA700
-        with associated(live, [second]) as refused:
+    """No disk has what is asked for here, whatever others write to it or take off it meanwhile."""
+    file = part10_file(tmp_path / "in")
+    with receiver(tmp_path, more=f"[storage]\nlow_bytes = 0\nstop_bytes = {1 << 60}") as live:
+        wait_for(lambda: bool(live.events("reception.stopped")), what="the stop")
+        with associated(live, [file]) as refused:
             assert refused.is_rejected
             answer = refused.acceptor.primitive
             # Transient, presentation related, temporary congestion.
@@ -153,19 +144,20 @@ if _can_mount():
         finally:
             subprocess.run(["umount", "-l", str(disk)], timeout=20, check=True)
 
-    def test_reception_resumes_by_itself(small_disk: Path, tmp_path: Path) -> None:
-        """1. room; 2. none: stopped, an echo is answered; 3. room again: the next sender gets in."""
-        file = part10_file(tmp_path / "in")
+    def test_reception_stops_on_an_open_association_and_resumes_by_itself(small_disk: Path, tmp_path: Path) -> None:
+        """1. room; 2. none: 0xA700, no new association, an echo is answered; 3. room: the next sender gets in."""
+        first, second = part10_file(tmp_path / "in"), part10_file(tmp_path / "in", sop=f"{ROOT}.1.1.2")
         ballast = small_disk / "ballast"
         with receiver(small_disk, more=f"[storage]\nlow_bytes = 0\nstop_bytes = {MIB}") as live:
-            with associated(live, [file]) as association:
-                assert send(association, file) == 0
-            ballast.write_bytes(bytes(5 * MIB))
-            wait_for(lambda: bool(live.events("reception.stopped")), what="the stop")
-            with associated(live, [file]) as association:
+            with associated(live, [first]) as association:
+                assert send(association, first) == 0
+                ballast.write_bytes(bytes(5 * MIB))
+                wait_for(lambda: bool(live.events("reception.stopped")), what="the stop")
+                assert send(association, second) == 0xA700
+            with associated(live, [second]) as association:
                 assert association.is_rejected
             assert echo(live)
             ballast.unlink()
-            with associated(live, [file]) as association:
-                assert send(association, file) == 0
+            with associated(live, [second]) as association:
+                assert send(association, second) == 0
             wait_for(lambda: bool(live.events("reception.resumed")), what="the resumption")
