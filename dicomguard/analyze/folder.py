@@ -1,7 +1,7 @@
 """Files and folders as frozen studies, for those who analyse without a node.
 
-Headers only; what is no DICOM is named with its reason. Two files with one SOP Instance UID are one instance when their
-pixels are equal, and a conflict when they are not, as in the store.
+Headers only; what is no DICOM is named with its reason. Two files of a study with one SOP Instance UID are one instance
+when their pixels are equal, and a conflict when they are not, as in the store.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ def files_below(paths: Iterable[Path]) -> Iterator[Path]:
 def gather(paths: Sequence[Path], *, on_file: Callable[[int], None] = lambda count: None) -> Found:
     """Read the headers of all files below `paths`."""
     studies: dict[str, list[tuple[Header, Instance]]] = defaultdict(list)
-    copies: dict[str, list[tuple[Instance, Path]]] = defaultdict(list)
+    copies: dict[tuple[str, str], list[tuple[Instance, Path]]] = defaultdict(list)
     skipped: list[Skipped] = []
     for count, path in enumerate(files_below(paths), start=1):
         on_file(count)
@@ -76,7 +76,7 @@ def gather(paths: Sequence[Path], *, on_file: Callable[[int], None] = lambda cou
         if header.sop_class_uid == _DIRECTORY_CLASS:
             skipped.append(Skipped(path=path, reason="It is a directory of other files (DICOMDIR). It is not needed."))
             continue
-        others = copies[instance.sop_instance_uid]
+        others = copies[header.study_instance_uid, instance.sop_instance_uid]
         if any(_same(path, instance, other, where) for other, where in others):
             skipped.append(Skipped(path=path, reason="It is a second copy of another file. One is enough."))
             continue

@@ -35,7 +35,7 @@ def freeze(
 ) -> Manifest:
     """List what the analysis of one revision may look at."""
     by_series: dict[str, list[tuple[Header, Instance]]] = defaultdict(list)
-    ordered = sorted(copies, key=lambda pair: (pair[1].sop_instance_uid, pair[1].ordinal, pair[1].sha256))
+    ordered = _numbered(copies)
     for header, instance in ordered:
         by_series[header.series_instance_uid].append((header, instance))
     plans: list[SeriesPlan] = []
@@ -50,6 +50,19 @@ def freeze(
         conflicts=_conflicts(ordered),
         patient_ids=patient_ids,
     )
+
+
+def _numbered(copies: Iterable[tuple[Header, Instance]]) -> list[tuple[Header, Instance]]:
+    """In order, ordinals counted within the study: the store counts all copies under a UID, whatever their study.
+
+    Somebody who exports a study anew with a few slices changed must not have those counted as copies of the old ones.
+    """
+    first: dict[str, int] = {}
+    numbered = []
+    for header, instance in sorted(copies, key=lambda one: (one[1].sop_instance_uid, one[1].ordinal, one[1].sha256)):
+        lowest = first.setdefault(instance.sop_instance_uid, instance.ordinal)
+        numbered.append((header, replace(instance, ordinal=instance.ordinal - lowest)))
+    return numbered
 
 
 def unreadable(instance: Instance) -> Header:

@@ -84,10 +84,13 @@ def dataset_heads(store: Store, manifest: Manifest, instances: Iterable[Instance
 
     `instances` stand in for a manifest without slices. A head that cannot be read is left out.
     """
+    # Copies that were not analysed come first and are overwritten; at another place they have a stack of their own.
     paths = {
         item.sop_instance_uid: item.path
+        for other in (True, False)
         for plan in manifest.series
-        for item in sorted(plan.slices, key=lambda item: item.skipped != CONFLICT_COPY)
+        for item in plan.slices
+        if (item.skipped == CONFLICT_COPY) == other
     } or {instance.sop_instance_uid: instance.path for instance in instances}
     heads = {}
     for uid, path in paths.items():

@@ -44,6 +44,19 @@ def test_same_file_twice_is_one_and_other_pixels_are_a_conflict(tmp_path: Path) 
     assert [item.path.name for item in found.skipped] == ["0002.dcm"]
 
 
+def test_a_study_exported_anew_with_slices_changed_is_whole(tmp_path: Path) -> None:
+    """New Study Instance UID, old SOP Instance UIDs, one slice forged: both studies have all their slices."""
+    again = studies.series(3)
+    for ds in again:
+        ds.StudyInstanceUID = "1.2.3.4"
+    studies.put_pixels(again[1], np.zeros((128, 128), np.uint16))
+    studies.save(tmp_path / "a", studies.series(3))
+    studies.save(tmp_path / "b", again)
+    found = folder.gather([tmp_path / "a", tmp_path / "b"])
+    assert [[instance.ordinal for _, instance in copies] for copies in found.studies.values()] == [[0, 0, 0]] * 2
+    assert found.skipped == ()
+
+
 def test_missing_identifiers_are_made_up_once(tmp_path: Path) -> None:
     datasets = studies.series(3)
     for ds in datasets:

@@ -92,6 +92,15 @@ def test_conflict_copy_is_listed_and_not_analysed() -> None:
     assert len({item.calling_ae_hash for item in manifest.conflicts}) == 2
 
 
+def test_a_study_exported_anew_has_no_conflicts_with_the_old_one() -> None:
+    """The store counts on under a UID that it knows from another study; here it is the only copy."""
+    manifest = frozen(copy("1.1"), copy("1.2", z=5.0, ordinal=1), copy("1.3", z=9.0, ordinal=2))
+    assert [item.skipped for plan in manifest.series for item in plan.slices] == ["", "", ""]
+    assert manifest.conflicts == ()
+    again = frozen(copy("1.1"), copy("1.2", z=5.0, ordinal=1), copy("1.2", z=5.0, ordinal=3))
+    assert [(item.sha256, item.analysed) for item in again.conflicts] == [("1.2-1", True), ("1.2-3", False)]
+
+
 def test_small_slices_and_left_out_series_keep_their_slices_with_a_reason() -> None:
     manifest = frozen(
         copy("1.1", rows=64),
