@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pydicom
+from pydicom.charset import decode_bytes
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.valuerep import TEXT_VR_DELIMS
 
 from dicomguard.core.instance import FrameGeometry, Header
 from dicomguard.core.uid import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -45,6 +47,9 @@ MAX_FRAMES = 20_000
 _COPY_BYTES = 1 << 20
 _PIXEL_DATA = Tag(0x7FE0, 0x0010)
 _ITEM = 0xFFFEE000
+_ISO_IR_58 = "\x1b$)A"
+# Each of them resets the code extension.
+_NAME_DELIMITERS = {ord("\\"), ord("^"), ord("=")}
 _SEQUENCE_DELIMITER = 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 # PS3.5 7.1.2: explicit VRs with a 32-bit length.
@@ -177,6 +182,25 @@ def printed(value: Any) -> str:
     return str(value)
 
 
+def decoded_name(value: bytes, encodings: list[str]) -> str:
+    """The text of a Person Name (PS3.5 6.1.2.5.3), all its values and component groups; padding is taken off.
+
+    pydicom cuts the bytes at "\\" and "=" before it decodes them, but in ISO 2022 IR 87 and GB18030 these are also
+    halves of characters: Yamamoto would become two people.
+    """
+    return _decoded(value, encodings, _NAME_DELIMITERS)
+
+
+def decoded_text(value: bytes, encodings: list[str]) -> str:
+    """The text of any other element that the character set concerns; padding is taken off."""
+    return _decoded(value, encodings, TEXT_VR_DELIMS)
+
+
+def _decoded(value: bytes, encodings: list[str], delimiters: set[int]) -> str:
+    # pydicom leaves this escape sequence in the text: Python's codec of that set does not know it.
+    return decode_bytes(value, encodings, delimiters).replace(_ISO_IR_58, "").rstrip(" \0")
+
+
 def _text(dataset: pydicom.Dataset, keyword: str) -> str:
     value = dataset.get(keyword)
     if value is None:
@@ -262,7 +286,8 @@ def _image_type(dataset: pydicom.Dataset) -> tuple[str, ...]:
 def _frames(dataset: pydicom.Dataset) -> tuple[FrameGeometry, ...]:
     shared, frames = _groups(dataset)
     if frames or shared is not None:
-        count = max(1, len(frames) or _integer(dataset, "NumberOfFrames") or 1)
+        # Frames without an item have pixels that a viewer shows.
+        count = max(1, len(frames), _integer(dataset, "NumberOfFrames") or 1)
         if count > MAX_FRAMES:
             raise Refused(f"The instance has {count} frames, more than {MAX_FRAMES}. Split it.")
         padded = [*frames, *([None] * (count - len(frames)))]

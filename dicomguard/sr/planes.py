@@ -9,6 +9,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from dicomguard.core import geometry
 from dicomguard.core.instance import Orientation, Vector3
 from dicomguard.errors import Broken
 
@@ -34,19 +35,16 @@ def of(header: Dataset, frame: int | None) -> Plane | None:
     spacing = _numbers(header, frame, "PixelMeasuresSequence", "PixelSpacing", 2)
     if position is None or orientation is None or spacing is None or not header.get("FrameOfReferenceUID"):
         return None
+    turned = (orientation[0], orientation[1], orientation[2], orientation[3], orientation[4], orientation[5])
+    # As for the order of slices: numbers that span no plane place nothing.
+    if min(spacing) <= 0 or not any(geometry.normal(turned)):
+        return None
     thickness = _numbers(header, frame, "PixelMeasuresSequence", "SliceThickness", 1)
     return Plane(
         rows=int(header.Rows),
         columns=int(header.Columns),
         position_mm=(position[0], position[1], position[2]),
-        orientation=(
-            orientation[0],
-            orientation[1],
-            orientation[2],
-            orientation[3],
-            orientation[4],
-            orientation[5],
-        ),
+        orientation=turned,
         spacing_mm=(spacing[0], spacing[1]),
         thickness_mm=thickness[0] if thickness and thickness[0] > 0 else None,
     )
@@ -70,10 +68,13 @@ def _value(header: Dataset, frame: int | None, group: str, keyword: str) -> Any:
     if not per_frame:
         return header.get(keyword)
     index = (frame or 1) - 1
-    if not 0 <= index < len(per_frame):
-        raise Broken(f"Frame {frame} is not among the {len(per_frame)} of {header.SOPInstanceUID}. Analyse it again.")
+    # An object may have more frames than items; those have what is shared.
+    count = max(len(per_frame), int(header.get("NumberOfFrames") or 0))
+    if not 0 <= index < count:
+        raise Broken(f"Frame {frame} is not among the {count} of {header.SOPInstanceUID}. Analyse it again.")
+    own = per_frame[index : index + 1]
     shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    for groups in (per_frame[index], shared[0]):
+    for groups in (*own, shared[0]):
         items = groups.get(group)
         if items and items[0].get(keyword) is not None:
             return items[0].get(keyword)

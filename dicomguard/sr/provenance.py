@@ -16,14 +16,15 @@ from typing import Any
 
 from highdicom import ContributingEquipment
 from pydicom import config as pydicom_config
-from pydicom.charset import convert_encodings, decode_bytes, default_encoding
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag, Tag
-from pydicom.valuerep import TEXT_VR_DELIMS, VR, PersonName
+from pydicom.valuerep import VR, PersonName
 
+from dicomguard import part10
 from dicomguard.core import dicomtime
 from dicomguard.core.verdict import Verdict
 from dicomguard.errors import Refused
@@ -356,12 +357,7 @@ def _decoded(tag: BaseTag, vr: str, element: DataElement) -> DataElement:
 
 
 def _text(value: bytes, vr: str, encodings: list[str]) -> str:
-    if vr == "PN":
-        # Each name resets the code extension (PS3.5 6.1.2.5.3).
-        text = "\\".join(str(PersonName(name, encodings)) for name in value.split(b"\\"))
-    else:
-        text = decode_bytes(value, encodings, TEXT_VR_DELIMS)
-    return text.rstrip(" \0")
+    return part10.decoded_name(value, encodings) if vr == "PN" else part10.decoded_text(value, encodings)
 
 
 def _text_element(tag: BaseTag, vr: str, text: str) -> DataElement:

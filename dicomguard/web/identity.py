@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import pydicom
 
@@ -73,9 +74,13 @@ class Identities:
 
 
 def _identity(ds: pydicom.Dataset) -> Identity:
-    date, name, number, description, series, modality = (
+    # Raw while nobody has looked at it.
+    element: Any = ds.get_item("PatientName") if "PatientName" in ds else None
+    raw = element.value if element is not None else b""
+    name = part10.decoded_name(raw, ds.original_character_set) if isinstance(raw, bytes) else part10.printed(raw or "")
+    date, number, description, series, modality = (
         part10.printed(ds.get(keyword) or "")
-        for keyword in ("StudyDate", "PatientName", "PatientID", "StudyDescription", "SeriesDescription", "Modality")
+        for keyword in ("StudyDate", "PatientID", "StudyDescription", "SeriesDescription", "Modality")
     )
     return Identity(
         patient_name=_person(name),

@@ -99,6 +99,13 @@ def test_header_of_an_enhanced_image_has_a_geometry_per_frame(tmp_path: Path) ->
     assert (header.slice_thickness_mm, header.echo_time_ms) == (3.0, 80.0)
 
 
+def test_frames_without_an_item_are_counted(tmp_path: Path) -> None:
+    """A viewer shows them, so nobody can hide them from us."""
+    place = [item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, z])]) for z in (0, 3)]
+    path = part10_file(tmp_path, NumberOfFrames=4, PerFrameFunctionalGroupsSequence=place, pixels=bytes(64))
+    assert [frame.position_mm for frame in part10.read_header(path).frames] == [(0, 0, 0), (0, 0, 3), None, None]
+
+
 def test_a_classic_multiframe_object_has_no_position_of_its_frames(tmp_path: Path) -> None:
     path = part10_file(tmp_path, NumberOfFrames=3, ImagePositionPatient=[0, 0, 0], pixels=bytes(48))
     assert [frame.position_mm for frame in part10.read_header(path).frames] == [None] * 3

@@ -58,6 +58,29 @@ def test_enhanced_without_positions() -> None:
     assert planes.of(enhanced(2, change=drop)[0], 1) is None
 
 
+def test_a_frame_without_an_item_of_its_own_has_what_is_shared() -> None:
+    def add(ds: Dataset) -> None:
+        ds.NumberOfFrames = 4
+
+    (header,) = enhanced(3, change=add)
+    assert planes.of(header, 3) is not None
+    assert planes.of(header, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PixelSpacing", [0, 0]),
+        ("PixelSpacing", [1, -1]),
+        ("ImageOrientationPatient", [0, 0, 0, 0, 0, 0]),
+        ("ImageOrientationPatient", [1, 0, 0, 1, 0, 0]),
+    ],
+)
+def test_numbers_that_span_no_plane_place_nothing(keyword: str, value: list[float]) -> None:
+    header = single_frame(1, change=lambda ds: setattr(ds, keyword, value))[0]
+    assert planes.of(header, None) is None
+
+
 def test_frame_that_is_not_there() -> None:
     with pytest.raises(Broken, match="Frame 4 is not among the 3"):
         planes.of(enhanced(3)[0], 4)
