@@ -302,8 +302,11 @@ def _derived(first: Header, series: Sequence[Header]) -> _Left | None:
             return _Left(
                 "derived", f"Image Type says {value.strip().upper()}: it is {kind}, computed from a scan.", "derived"
             )
-    if (found := _MAP_TEXT.search(first.series_description)) is not None:
-        return _Left("derived", f'Series Description says "{found.group(1)}": it was computed from a scan.', "derived")
+    # "t1_mpr_sag_p2_iso" is how Siemens names an MPRAGE as acquired: there the Image Type has the word.
+    acquired = tuple(value.strip().upper() for value in first.image_type[:2]) == ("ORIGINAL", "PRIMARY")
+    for found in _MAP_TEXT.findall(first.series_description):
+        if not (acquired and found.lower() == "mpr"):
+            return _Left("derived", f'Series Description says "{found}": it was computed from a scan.', "derived")
     secondary = first.sop_class_uid.startswith(_SECONDARY_CAPTURE) or first.modality == "OT"
     if secondary and _PAPER.search(" ".join((first.series_description, *first.image_type))):
         return _Left("screenshot", "It is a secondary capture of a page or screen, not of a slice.", "derived")

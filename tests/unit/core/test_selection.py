@@ -19,6 +19,9 @@ FLAIR = Header(
 )  # fmt: skip
 
 
+ACQUIRED = ("ORIGINAL", "PRIMARY", "M", "ND")
+
+
 def choose(*headers: Header, rules: tuple[Rule, ...] = (), calling_ae: str = "") -> Choice:
     return decide(headers, rules=rules, calling_ae=calling_ae, scope=SCOPE)
 
@@ -44,6 +47,10 @@ def choose(*headers: Header, rules: tuple[Rule, ...] = (), calling_ae: str = "")
         ({"series_description": "Survey"}, False, "localiser", "localiser"),
         ({"image_type": ("DERIVED", "PRIMARY", "DIFFUSION", "ADC")}, False, "derived", "derived"),
         ({"image_type": ("DERIVED", "SECONDARY", "MPR")}, False, "derived", "derived"),
+        ({"image_type": ("DERIVED", "SECONDARY"), "series_description": "MPR Cor"}, False, "derived", "derived"),
+        # As Siemens calls an MPRAGE that was acquired so.
+        ({"image_type": ACQUIRED, "series_description": "t1_mpr_sag_p2_iso"}, True, "head scan", ""),
+        ({"image_type": ACQUIRED, "series_description": "T1 MPR SAG MIP"}, False, "derived", "derived"),
         ({"image_type": ("DERIVED", "SECONDARY", "MIP")}, False, "derived", "derived"),
         ({"image_type": ("ORIGINAL", "PRIMARY", "PHASE MAP", "P")}, False, "derived", "derived"),
         ({"series_description": "FLAIR_ROI"}, False, "derived", "derived"),
