@@ -46,7 +46,7 @@ def sort(folder: Path, *, limits: Limits, say: Callable[[Item], None]) -> None:
     for file, name in json.loads((folder / "index.json").read_text("utf-8")):
         try:
             for item in _open(folder, folder / file, archive.printable(name), depth=0, budget=budget, limits=limits):
-                _take(item, folder, slices, say=say, limits=limits)
+                _take(item, folder, slices, say=say, budget=budget, limits=limits)
         except Refused as error:
             say(Item(kind="refused", name=archive.printable(name), sentence=str(error)))
     study = capture.study_uid([item for item, _ in slices])
@@ -85,7 +85,13 @@ def _open(folder: Path, path: Path, name: str, *, depth: int, budget: archive.Bu
 
 
 def _take(
-    item: Item, folder: Path, slices: list[tuple[capture.Slice, Path]], *, say: Callable[[Item], None], limits: Limits
+    item: Item,
+    folder: Path,
+    slices: list[tuple[capture.Slice, Path]],
+    *,
+    say: Callable[[Item], None],
+    budget: archive.Budget,
+    limits: Limits,
 ) -> None:
     if item.kind == "refused":
         say(item)
@@ -97,7 +103,7 @@ def _take(
         say(Item(kind="dicom", name=item.name, path=item.path))
     elif kind == "picture":
         try:
-            slices.extend(_slices(path, item.name, limits))
+            slices.extend(_slices(path, item.name, budget, limits))
         except Refused as error:
             say(Item(kind="refused", name=item.name, sentence=str(error)))
         path.unlink()
@@ -114,7 +120,7 @@ _NOT_TAKEN = {
 }
 
 
-def _slices(path: Path, name: str, limits: Limits) -> list[tuple[capture.Slice, Path]]:
+def _slices(path: Path, name: str, budget: archive.Budget, limits: Limits) -> list[tuple[capture.Slice, Path]]:
     """Decode and judge each page; pixels wait in a file, since all of them may be more than memory."""
     found: list[tuple[capture.Slice, Path]] = []
     for page in picture.pages(path, name=name, limits=limits):
@@ -126,6 +132,8 @@ def _slices(path: Path, name: str, limits: Limits) -> list[tuple[capture.Slice, 
                 "Send slices as the scanner made them."
             )
         grey = _grey(page.pixels)
+        # Pages are unpacked bytes too: those of a TIFF may share theirs.
+        budget.take_bytes(grey.nbytes)
         waiting = path.with_name(f"{path.name}-p{page.number}.npy")
         np.save(waiting, grey, allow_pickle=False)
         item = capture.Slice(name=name, page=page.number, sha256=capture.fingerprint(grey), lossy=page.lossy)

@@ -1,6 +1,7 @@
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,15 @@ def test_each_refused_input_gets_two_sentences_that_name_it(
     assert word in item.sentence
     assert item.sentence.endswith(".")
     assert ". " in item.sentence
+
+
+def test_pages_count_as_unpacked_bytes(tmp_path: Path) -> None:
+    pages = [Image.open(io.BytesIO(picture(seed=seed))) for seed in range(4)]
+    content = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:], compression="tiff_deflate")
+    room = replace(LIMITS, total_bytes=3 * 128 * 128)
+    (item,) = sort(tmp_path / "up", {"four.tif": content}, room)
+    assert item.kind == "refused" and "unpacks to more than" in item.sentence
+    assert len(sort(tmp_path / "again", {"four.tif": content})) == 4
 
 
 def test_dicom_is_told_by_its_bytes_and_left_as_it_is(tmp_path: Path) -> None:
