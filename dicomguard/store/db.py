@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import Connection, Engine, Select, Table, create_engine, event, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicomguard.clock import Clock
 from dicomguard.config import Config
@@ -180,9 +181,12 @@ class Store:
         try:
             with engine.connect().execution_options(**{_BEGIN: begin}) as connection, connection.begin():
                 yield connection
-        except (OperationalError, InterfaceError) as error:
+        # An internal error is what a server that has become a read-only standby says.
+        except (OperationalError, InterfaceError, InternalError) as error:
             # The statement itself may hold a sender's text; only the driver's words are passed on.
             raise Unavailable(f"The database does not answer: {error.orig}. Wait, or look after it.") from error
+        except PoolTimeoutError as error:
+            raise Unavailable("All connections to the database wait for its answer. Look after it.") from error
 
     def close(self) -> None:
         """Close all connections."""
@@ -309,6 +313,18 @@ def _to_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
             threading.Event().wait(_WAL_PAUSE_S)
 
 
+def _patience(seconds: int) -> dict[str, int]:
+    """Options of libpq: a server whose machine has gone is given up after about this time, not after a quarter hour."""
+    return {
+        "connect_timeout": seconds,
+        # What was sent and not acknowledged, in milliseconds; and, while an answer is awaited, probes.
+        "tcp_user_timeout": 1000 * seconds,
+        "keepalives_idle": max(1, seconds // 2),
+        "keepalives_interval": 1,
+        "keepalives_count": max(1, seconds // 2),
+    }
+
+
 def _postgresql(url: str, *, relaxed: bool = False) -> Engine:
     driver = make_url(url).set(drivername="postgresql+psycopg")
     # READ COMMITTED with row locks: every read that decides a write takes its row FOR UPDATE.
@@ -318,7 +334,7 @@ def _postgresql(url: str, *, relaxed: bool = False) -> Engine:
         pool_size=8,
         max_overflow=40,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": _RELAXED_TIMEOUT_S if relaxed else 10},
+        connect_args=_patience(_RELAXED_TIMEOUT_S if relaxed else 10),
         isolation_level="READ COMMITTED",
     )
 

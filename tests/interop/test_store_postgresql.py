@@ -1,5 +1,7 @@
 """The tests of the store once more, on a real PostgreSQL; and what only concurrent transactions can show."""
 
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from itertools import count
@@ -98,6 +100,23 @@ def test_two_writers_continue_one_audit_chain(store: Store) -> None:
     with store.read() as tx:
         assert audit.first_break(tx) is None
         assert len(audit.recent(tx)) == 60
+
+
+def test_a_server_whose_machine_is_gone_is_not_waited_for_for_ever(store: Store) -> None:
+    """No packet comes back then: only the kernel's own bounds end the wait, and only over TCP, which loopback is."""
+    with store.look() as tx:
+        connection = tx.connection.driver_connection
+        assert connection is not None
+        with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+            assert wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
+            assert wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 1
+            assert wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 1
+
+
+def test_a_standby_that_takes_no_writes_is_unavailable(store: Store) -> None:
+    with pytest.raises(Unavailable, match="read-only"), store.begin() as tx:
+        tx.exec_driver_sql("SET TRANSACTION READ ONLY")
+        audit.append(tx, "ada", "did", "it", {}, now=NOW)
 
 
 def test_a_database_that_is_away_is_unavailable_and_comes_back(need: Need, tmp_path: Path) -> None:
