@@ -96,6 +96,12 @@ def close_lost(tx: Tx, now: datetime) -> int:
     return tx.execute(lost.values(closed_at=now, how="lost")).rowcount
 
 
+def forget(tx: Tx, *, before: datetime) -> int:
+    """Drop those that ended before then and whose studies are gone; returns how many."""
+    named = select(association_study.c.association_id).where(association_study.c.association_id == association.c.id)
+    return tx.execute(association.delete().where(association.c.closed_at < before, ~named.exists())).rowcount
+
+
 def recent(tx: Tx, *, limit: int = 100) -> list[AssociationRow]:
     """The latest, open or closed, newest first."""
     columns = [column for column in association.c if column.name != "process"]

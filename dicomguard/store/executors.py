@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from dicomguard import __version__
 from dicomguard.store.db import Tx, insert_missing
 from dicomguard.store.tables import executor
 
-_KEEP_RETIRED = timedelta(days=1)
+# Of those that have ended: longer than anybody asks for them.
+_KEPT_FOR = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,9 @@ def beat(tx: Tx, executor_id: str, node: str, now: datetime, lease_until: dateti
         "retired": False,
     }
     if insert_missing(tx, executor, new):
-        tx.execute(executor.delete().where(executor.c.retired, executor.c.heartbeat_at < now - _KEEP_RETIRED))
+        # A worker is retired by who takes over its work, a receiver that was killed by nobody.
+        ended = or_(executor.c.retired, executor.c.role == "receiver")
+        tx.execute(executor.delete().where(ended, executor.c.lease_until < now - _KEPT_FOR))
         return True
     mine = executor.update().where(executor.c.id == executor_id, executor.c.retired.is_(False))
     return tx.execute(mine.values(heartbeat_at=now, lease_until=lease_until)).rowcount == 1

@@ -18,7 +18,7 @@ from sqlalchemy import Row, and_, func, or_, select
 from dicomguard.core.canon import Json
 from dicomguard.core.commitment import State
 from dicomguard.core.retention import Candidate, Expiry, Policy, Removal, kept_because, plan
-from dicomguard.store import audit, counters, ephemeral, jobs, leases
+from dicomguard.store import associations, audit, counters, ephemeral, jobs, leases
 from dicomguard.store.db import Store, Tx
 from dicomguard.store.files import unavailable
 from dicomguard.store.tables import (
@@ -54,6 +54,8 @@ _OF_A_STUDY = (
     revision,
     association_study,
 )
+# How long associations without a study are shown.
+_ASSOCIATIONS = timedelta(days=30)
 _BATCH = 100
 _LEASE = timedelta(minutes=10)
 _ACTOR = "retention"
@@ -124,6 +126,8 @@ def run(
         images, size = _expire_quarantined(store, before=now - policy.images)
         done = replace(done, images=done.images + images, bytes=done.bytes + size)
     finish(store)
+    with store.begin() as tx:
+        associations.forget(tx, before=now - _ASSOCIATIONS)
     jobs.remove_stale(store)
     return done
 

@@ -15,7 +15,7 @@ from dicomguard.core.commitment import State as Committed
 from dicomguard.core.delivery import State
 from dicomguard.core.retention import Policy
 from dicomguard.flow import states as flow_states
-from dicomguard.store import audit, commitments, counters, leases, retention, studies, tables
+from dicomguard.store import associations, audit, commitments, counters, leases, retention, studies, tables
 from dicomguard.store.db import Store, open_store
 from dicomguard.store.intake import Duplicate, Outcome, Stored, receive, receive_file
 from dicomguard.store.verify.findings import Kind
@@ -103,6 +103,27 @@ def test_images_go_after_a_month_verdict_and_results_stay(store: Store, kept: Ke
     # The rows stay as long as the revision that names them.
     assert states(store) == ["expired", "expired"]
     assert not run(store, DAY)
+
+
+def test_past_associations_go_once_their_studies_are_gone(store: Store, kept: Kept) -> None:
+    ids = []
+    with store.begin() as tx:
+        for _ in range(3):
+            sender = {"process": "r1", "peer": "ct1", "calling_ae": "CT1", "called_ae": "ME", "address": "192.0.2.7"}
+            ids.append(associations.opened(tx, **sender, now=store.clock.now()))
+        associations.touch(tx, ids[0], kept.key, store.clock.now())
+        for one in ids[:2]:
+            associations.closed(tx, one, "release", store.clock.now())
+
+    def left(after: timedelta) -> list[str]:
+        run(store, after)
+        with store.read() as tx:
+            return [ids[number] for number, one in enumerate(ids) if one in {row.id for row in associations.recent(tx)}]
+
+    assert left(29 * DAY) == ids
+    # One stored nothing; one is open still.
+    assert left(2 * DAY) == [ids[0], ids[2]]
+    assert left(365 * DAY) == [ids[2]]
 
 
 def test_the_study_goes_after_a_year(store: Store, kept: Kept) -> None:

@@ -110,6 +110,18 @@ def test_a_lease_has_one_owner_until_it_is_over(store: Store) -> None:
         assert leases.take(tx, "sweep", "a", NOW + 4 * SECOND, NOW + 9 * SECOND)
 
 
+def test_those_that_ended_are_forgotten_and_those_whose_work_waits_are_not(store: Store) -> None:
+    with store.begin() as tx:
+        for name, role in (("killed", "receiver"), ("dead", "worker"), ("ended", "worker"), ("living", "receiver")):
+            executors.beat(tx, name, "node", NOW, NOW + SECOND, role=role)
+        executors.retire(tx, "ended")
+        later = NOW + timedelta(days=2)
+        executors.beat(tx, "living", "node", later, later + SECOND, role="receiver")
+        executors.beat(tx, "new", "node", later, later + SECOND)
+        assert {row.id for row in executors.listing(tx)} == {"dead", "living", "new"}
+        assert executors.expired(tx, later) == ["dead"]
+
+
 def test_a_retired_executor_learns_of_it_with_its_next_beat(store: Store) -> None:
     with store.begin() as tx:
         assert executors.beat(tx, "w1", "node", NOW, NOW + SECOND)
