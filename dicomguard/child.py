@@ -155,17 +155,19 @@ class Child:
         }
         command = [sys.executable, "-m", "dicomguard.child", json.dumps(limits), *argv]
         environment = {**os.environ, **(env_extra or {})}
-        ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as undo:
             try:
-                process = _spawner().spawn(
-                    command, environment=environment, stdin=theirs.fileno(), pass_fds=tuple(pass_fds), cwd=cwd
-                )
+                ours, theirs = socket.socketpair()
+                undo.callback(ours.close)
+                with theirs:
+                    process = _spawner().spawn(
+                        command, environment=environment, stdin=theirs.fileno(), pass_fds=tuple(pass_fds), cwd=cwd
+                    )
             except OSError as error:
-                ours.close()
                 raise Unavailable(
                     f"{argv[0]} could not be started: {error.strerror}. Try again with less load."
                 ) from error
+            undo.pop_all()
         return cls(process, Channel(ours), name=_name(argv), cpu_s=cpu_s)
 
     @property

@@ -21,7 +21,7 @@ from prometheus_client import generate_latest
 from dicomguard import __version__, log, metrics
 from dicomguard.child import Child
 from dicomguard.clock import Clock
-from dicomguard.config import Config, changes, doubts, load
+from dicomguard.config import Accepted, Config, changes, doubts, load
 from dicomguard.errors import Broken, Refused, Unavailable
 from dicomguard.flow import judge
 from dicomguard.scp.shared import Shared, processes
@@ -80,6 +80,11 @@ class Part:
         """Whether it runs now."""
         return self.restart_at is None and self.child.alive()
 
+    @property
+    def pause_s(self) -> float:
+        """How long it is left alone after its last death."""
+        return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * float(1 << min(self.deaths - 1, 10)))
+
 
 class Node:
     """The processes of one node."""
@@ -88,13 +93,17 @@ class Node:
         self._config = config
         self._store = store
         self._clock = clock
+        self._accepted = Accepted(config)
         self._parts: dict[str, Part] = {}
         self._shared: Shared | None = None
+        # Whether the start is over: from then on no process ends the node.
+        self._started = False
 
     def run(self, stop: threading.Event, reload: threading.Event, *, say: Callable[[str], None]) -> None:
         """Run until `stop` is set; read the configuration again when `reload` is.
 
-        Raises `Refused` when a process ends for a reason that a restart cannot cure.
+        Raises `Refused` when a process refuses to run at the start. Later, one that does is started again like any
+        that dies: the others work on.
         """
         self._shared = Shared(self._config)
         try:
@@ -115,6 +124,7 @@ class Node:
         finally:
             self._stop()
             self._shared.close()
+            self._accepted.close()
 
     def _plan(self) -> Iterator[tuple[str, int]]:
         for kind in PARTS:
@@ -122,17 +132,18 @@ class Node:
                 yield kind, number
 
     def _start(self, kind: str, number: int) -> Child:
-        argv = [sys.executable, "-m", PARTS[kind]]
-        if self._config.file is not None:
-            argv += ["--config", str(self._config.file.resolve())]
+        # Not the file, which may say something else by the time of a restart.
+        argv = [sys.executable, "-m", PARTS[kind], "--config", str(self._accepted.name)]
+        inherited = [self._accepted.descriptor]
         if kind != _RECEIVER or self._shared is None:
-            return Child.start(argv, memory_bytes=None, cpu_s=None)
+            return Child.start(argv, memory_bytes=None, cpu_s=None, pass_fds=inherited)
         argv += ["--inherited", self._shared.argument(number)]
+        inherited += self._shared.descriptors
         # The kernel ends the children that hold pixels first and the receiver last.
-        return Child.start(argv, memory_bytes=None, cpu_s=None, oom_score_adj=-500, pass_fds=self._shared.descriptors)
+        return Child.start(argv, memory_bytes=None, cpu_s=None, oom_score_adj=-500, pass_fds=inherited)
 
     def _reload(self) -> None:
-        """Say what of the file is taken over and what waits; each process then reads it for itself."""
+        """Take over what can be of the file as it is now, say what waits, and have the processes take it, too."""
         if self._config.file is None:
             _log.warning("configuration.refused", reason="No file was named at the start, so there is none to read.")
             return
@@ -146,6 +157,7 @@ class Node:
             _log.warning("configuration.postponed", name=waiting, reason="These keys need a restart of the node.")
         _log.event("configuration.reloaded", name=changes.changed(self._config, now))
         self._config = now
+        self._accepted.put(now)
         for part in self._parts.values():
             if part.kind in _RELOADING and part.up:
                 part.child.ask_to_reload()
@@ -155,20 +167,33 @@ class Node:
         for part in self._parts.values():
             if part.restart_at is not None:
                 if now >= part.restart_at:
-                    part.child, part.started, part.restart_at = self._start(part.kind, part.number), now, None
+                    self._restart(part, now)
                 continue
             if part.child.alive():
                 continue
+            reason = part.child.exit_reason()
             if part.child.exit_status == Refused.exit_status:
-                raise Refused(f"The {part.name} refuses to run; its reason stands above. Correct it and start again.")
+                if not self._started:
+                    raise Refused(
+                        f"The {part.name} refuses to run; its reason stands above. Correct it and start again."
+                    )
+                reason = "refuses to run; its reason stands above"
             part.deaths = 1 if now - part.started > _LIVED_S else part.deaths + 1
-            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * float(1 << min(part.deaths - 1, 10)))
-            part.restart_at = now + pause_s
+            part.restart_at = now + part.pause_s
             metrics.PROCESS_RESTARTS.labels(part.name).inc()
-            _log.error("process.died", process=part.name, reason=part.child.exit_reason(), seconds=pause_s)
+            _log.error("process.died", process=part.name, reason=reason, seconds=part.pause_s)
             part.child.kill()
             if part.kind == _RECEIVER and self._shared is not None:
                 self._shared.forget(part.number)
+
+    def _restart(self, part: Part, now: float) -> None:
+        try:
+            part.child, part.started, part.restart_at = self._start(part.kind, part.number), now, None
+        except Unavailable as error:
+            # The others work on, and the want of memory or processes passes.
+            part.deaths += 1
+            part.restart_at = now + part.pause_s
+            _log.error("process.postponed", process=part.name, reason=str(error), seconds=part.pause_s)
 
     def _stop(self) -> None:
         """All at once, then each gets its time; what does not end is killed."""
@@ -186,6 +211,7 @@ class Node:
             self._look_after()
             if stop.wait(0.2):
                 return
+        self._started = True
         ready, parts = self.ready()
         if not ready:
             say(f"not ready  {', '.join(name for name, part in parts.items() if part['state'] == 'red')}: see the log")

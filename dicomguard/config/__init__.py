@@ -4,6 +4,7 @@ An unknown key or an impossible value is refused with file, line, what was read 
 load it; everything below is given the few values that it needs.
 """
 
+from dicomguard.config.accepted import Accepted as Accepted
 from dicomguard.config.doubts import doubts as doubts
 from dicomguard.config.page import describe as describe
 from dicomguard.config.reading import ENVIRONMENT as ENVIRONMENT

@@ -2,10 +2,11 @@
 
 import os
 import tomllib
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from dicomguard.config.accepted import kept
 from dicomguard.config.checks import check
 from dicomguard.config.sections import SECTIONS, Config
 from dicomguard.config.source import Source, nearest
@@ -19,11 +20,17 @@ ENVIRONMENT = "DICOMGUARD_CONFIG"
 
 
 def load(path: Path | None = None) -> Config:
-    """Read the file (else the one that DICOMGUARD_CONFIG names, else defaults); raise `Refused` with its line."""
+    """Read the file (else the one that DICOMGUARD_CONFIG names, else defaults); raise `Refused` with its line.
+
+    A process of a node is given the name of what the node has accepted, in place of a file.
+    """
     if path is None and os.environ.get(ENVIRONMENT):
         path = Path(os.environ[ENVIRONMENT])
     if path is None:
         return parse("", base=Path.cwd(), path=None)
+    if (given := kept(path)) is not None:
+        # Faults are named as those of the person's file, and what is read again is this.
+        return replace(_config(given.tables, Source(given.file, ""), base=Path("/")), file=path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -40,6 +47,10 @@ def parse(text: str, *, base: Path, path: Path | None) -> Config:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Refused(f"{path or 'configuration'} is not valid TOML: {error}. Correct that line.") from None
+    return _config(document, source, base=base)
+
+
+def _config(document: dict[str, Any], source: Source, *, base: Path) -> Config:
     hints = get_type_hints(Config)
     sections = {f.name: hints[f.name] for f in fields(Config) if isinstance(f.default, SECTIONS)}
     known = [*sections, "peers", "destinations", "routes", "rules"]
@@ -60,7 +71,7 @@ def parse(text: str, *, base: Path, path: Path | None) -> Config:
         if not isinstance(items, list):
             raise Refused(f"{source.at(name)}: {name} is a list. Write [[{name}]] before each entry.")
         built[name] = tuple(_build(kind, _table(item, source, name), source, name, base=base) for item in items)
-    config = Config(**built, file=path)
+    config = Config(**built, file=source.path)
     check(config, source)
     return config
 

@@ -230,7 +230,7 @@ class Config:
     destinations: tuple[Destination, ...] = ()
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
-    # The file that was read; None when all is default.
+    # What was read, and is read again at SIGHUP: a file, or what the node has accepted; None when all is default.
     file: Path | None = None
 
     @property

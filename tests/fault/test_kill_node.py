@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from dicomguard.core.delivery import Event
 from dicomguard.core.peer import Destination
 from dicomguard.deliver import storage
+from dicomguard.flow.engine import lock_state
 from tests import studies
 from tests.conftest import ROOT
 from tests.peer import Peer, peer, until
@@ -150,8 +152,12 @@ def test_a_node_stopped_in_the_middle_of_an_analysis_goes_on_where_it_was(tmp_pa
         assert node.stop(signal.SIGINT) == 0
         assert time.monotonic() - began < 15
         assert not any(node.child(module) for module in ("dicomguard.scp", "dicomguard.flow", "dicomguard.analyze"))
+        # The end of the analysis child was ours and not the study's; it was written down before the worker ended.
+        assert not node.events("child.ended")
+        assert {event["step"] for event in node.events("step.left")} == {"analyse"}
         node.start()
         until(lambda: bool(archive.received), 60)
+        assert [event["category"] for event in node.events("study.judged")] != ["not_analysable"]
         assert node.stop() == 0
     assert len(set(archive.uids())) == len(archive.uids())
 
@@ -210,6 +216,9 @@ def test_a_changed_configuration_is_taken_over_by_receivers_and_worker(tmp_path:
         assert node.process is not None
         node.process.send_signal(signal.SIGHUP)
         parts = len([name for name in node.health()["parts"] if name.startswith("receiver")]) + 1
+        # The processes look for it every second or two, and take what the node has read, not what stands there by then.
+        until(lambda: len(node.events("configuration.reloaded")) == 1, 20)
+        node.config.write_text("[nothing]")
         until(lambda: len(node.events("configuration.taken")) == parts, 40)
         assert {(*line["name"],) for line in node.events("configuration.taken")} == {
             ("completion.quiet_s", "peers.test")
@@ -218,9 +227,61 @@ def test_a_changed_configuration_is_taken_over_by_receivers_and_worker(tmp_path:
         node.process.send_signal(signal.SIGHUP)
         until(lambda: len(node.events("configuration.postponed")) == 1, 20)
         assert node.events("configuration.postponed")[0]["name"] == ["analysis.threads"]
-        # Each part reads the file for itself: all have read this one before it becomes one that none can use.
-        until(lambda: len(node.events("configuration.taken")) == 2 * parts, 40)
+        assert not node.events("configuration.refused")
         node.config.write_text("[nothing]")
         node.process.send_signal(signal.SIGHUP)
         until(lambda: len(node.events("configuration.refused")) == 1, 20)
+        assert node.stop() == 0
+
+
+@pytest.mark.parametrize(("change", "said"), [("[nothing]\n", "refused"), ("state = ", "postponed")])
+def test_a_process_that_dies_is_started_again_on_the_configuration_that_is_in_force(
+    tmp_path: Path, change: str, said: str
+) -> None:
+    """The file has got a fault, or a key that waits for a restart: the processes must not part ways over it."""
+    with peer() as archive, running(tmp_path, archive) as node:
+        elsewhere = tmp_path / "elsewhere"
+        text = node.config.read_text()
+        moved = text.replace(f'state = "{node.state}"', f'state = "{elsewhere}"')
+        node.config.write_text(moved if change.startswith("state") else text + change)
+        assert node.process is not None
+        node.process.send_signal(signal.SIGHUP)
+        until(lambda: len(node.events(f"configuration.{said}")) == 1, 20)
+        for module in ("dicomguard.scp", "dicomguard.flow", "dicomguard.web"):
+            os.kill(node.child(module), signal.SIGKILL)
+        until(lambda: len(node.events("process.died")) == 3, 10)
+        until(lambda: all(node.child(m) for m in ("dicomguard.scp", "dicomguard.flow", "dicomguard.web")), 20)
+        until(lambda: node.get("/health/ready")[0] == 200, 30)
+        assert len(node.events("process.died")) == 3
+        assert not elsewhere.exists()
+        assert node.stop() == 0
+
+
+def test_a_process_that_cannot_be_started_for_now_is_tried_again(tmp_path: Path) -> None:
+    with peer() as archive, running(tmp_path, archive) as node:
+        assert node.process is not None
+        usual = resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE)
+        # No further descriptor, and so no pipe for a child.
+        resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE, (3, usual[1]))
+        os.kill(node.child("dicomguard.flow"), signal.SIGKILL)
+        until(lambda: len(node.events("process.postponed")) == 2, 20)
+        assert node.events("process.postponed")[0]["process"] == "worker"
+        resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE, usual)
+        until(lambda: bool(node.child("dicomguard.flow")), 20)
+        until(lambda: node.get("/health/ready")[0] == 200, 30)
+        assert node.stop() == 0
+
+
+def test_a_process_that_refuses_to_run_after_the_start_does_not_take_the_others_along(tmp_path: Path) -> None:
+    with peer() as archive, running(tmp_path, archive) as node:
+        os.kill(node.child("dicomguard.flow"), signal.SIGKILL)
+        until(lambda: len(node.events("process.died")) == 1, 10)
+        # The worker that comes finds the folder taken, which is a refusal.
+        with lock_state(node.state, name="worker"):
+            until(lambda: len(node.events("process.died")) == 2, 20)
+            assert "refuses to run" in node.events("process.died")[1]["reason"]
+            assert node.health()["parts"]["worker"]["state"] == "red"
+            node.send(tmp_path, "four")
+        until(lambda: node.get("/health/ready")[0] == 200, 60)
+        until(lambda: bool(archive.received), 60)
         assert node.stop() == 0

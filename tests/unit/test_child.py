@@ -1,6 +1,7 @@
 """Children: messages, limits, the group, and the sentence that says how one ended."""
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -172,3 +173,13 @@ def _gone(pid: int) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def test_without_a_free_descriptor_none_is_started_for_now() -> None:
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, usual[1]))
+        with pytest.raises(Unavailable, match="could not be started: Too many open files"):
+            start("pass")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)

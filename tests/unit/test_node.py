@@ -1,8 +1,12 @@
 """What health and metrics say of the parts of a node."""
 
 import hashlib
+import itertools
 import json
-from dataclasses import replace
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from dicomguard.clock import FakeClock
 from dicomguard.core.commitment import Commitment, State
 from dicomguard.core.completion import Patience
 from dicomguard.core.delivery import Delivery, Item
+from dicomguard.errors import Refused, Unavailable
 from dicomguard.flow import approval, completion
 from dicomguard.node import Node
 from dicomguard.store import commitments, deliveries, executors, log_figures, models, refusals, set_aside
@@ -25,6 +30,7 @@ from dicomguard.store.verify import record
 from dicomguard.store.verify.findings import Finding, Kind
 from dicomguard.store.verify.inspection import Inspection
 from tests.fault.world import send_study
+from tests.peers import free_port
 
 
 @pytest.mark.parametrize(("silent_s", "state"), [(5, None), (15, None), (16, "red")])
@@ -191,3 +197,126 @@ def test_weights_of_the_configuration_that_are_not_there_are_yellow(tmp_path: Pa
     text = '[analysis]\nweights = "gone.safetensors"\n'
     node = Node(config.parse(text, base=tmp_path, path=None), store=store, clock=clock)
     assert node.ready()[1]["model"]["state"] == "yellow"
+
+
+@dataclass(kw_only=True)
+class Scripted:
+    """A child that runs until a test says how it ended."""
+
+    name: str
+    exit_status: int | None = None
+
+    def alive(self) -> bool:
+        return self.exit_status is None
+
+    def exit_reason(self) -> str:
+        return f"ended with status {self.exit_status}"
+
+    def kill(self) -> None:
+        """It is dead as soon as the test says so."""
+
+    def ask_to_stop(self) -> None:
+        self.exit_status = self.exit_status or 0
+
+    def terminate(self, grace_s: float) -> None:
+        self.ask_to_stop()
+
+
+@dataclass(kw_only=True)
+class Starter:
+    """In place of `Child.start`: what was started, by module, and what is so each time."""
+
+    started: list[Scripted] = field(default_factory=list)
+    fail: bool = False
+    refuses: str = ""
+
+    def __call__(self, argv: Sequence[str], **limits: object) -> Scripted:
+        if self.fail:
+            raise Unavailable("It could not be started: Resource temporarily unavailable. Try again with less load.")
+        module = argv[argv.index("-m") + 1]
+        self.started.append(Scripted(name=module, exit_status=2 if module == self.refuses else None))
+        return self.started[-1]
+
+    def of(self, module: str) -> list[Scripted]:
+        return [child for child in self.started if child.name == module]
+
+
+class Steps(threading.Event):
+    """The event that stops a node: each wait is half a second of its clock, and a step of the test."""
+
+    def __init__(self, clock: FakeClock, steps: Iterator[object]) -> None:
+        super().__init__()
+        self._clock, self._steps = clock, steps
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._clock.advance(timedelta(seconds=0.5))
+        return next(self._steps, self) is self
+
+
+@pytest.fixture
+def starter(monkeypatch: pytest.MonkeyPatch) -> Starter:
+    made = Starter()
+    monkeypatch.setattr("dicomguard.node.Child.start", made)
+    return made
+
+
+def run_through(folder: Path, steps: Callable[[Node], Iterator[object]]) -> None:
+    """A node of scripted children; its receiver and worker give a sign of life all the time."""
+    clock = FakeClock(datetime(2026, 11, 24, 8, 0, tzinfo=UTC))
+    store = open_store(folder, "", clock)
+    with socket.create_server(("127.0.0.1", 0)) as page:
+        text = (
+            f"[node]\nport = {free_port()}\n[receive]\nprocesses = 1\n"
+            f"[web]\nport = {page.getsockname()[1]}\nhealth_port = {free_port()}\n"
+        )
+        node = Node(config.parse(text, base=folder, path=None), store=store, clock=clock)
+        with store.begin() as tx:
+            for process, role in (("receiver-1", "receiver"), ("node:1", "worker")):
+                later = clock.now() + timedelta(hours=1)
+                executors.beat(tx, process, "node", later, later, role=role)
+        node.run(Steps(clock, steps(node)), threading.Event(), say=lambda line: None)
+
+
+def test_a_child_that_refuses_at_the_start_ends_the_node(tmp_path: Path, starter: Starter) -> None:
+    def steps(node: Node) -> Iterator[object]:
+        yield None
+
+    starter.refuses = "dicomguard.flow"
+    with pytest.raises(Refused, match="The worker refuses to run; its reason stands above"):
+        run_through(tmp_path, steps)
+    assert [child.exit_status for child in starter.of("dicomguard.scp")] == [0]
+
+
+def test_a_child_that_refuses_later_is_started_again_ever_more_seldom(tmp_path: Path, starter: Starter) -> None:
+    """Its receivers would else stop over a fault that is the worker's alone."""
+    began: list[float] = []
+
+    def steps(node: Node) -> Iterator[object]:
+        for half_second in range(140):
+            if starter.of("dicomguard.flow")[-1].exit_status is None:
+                began.append(half_second / 2)
+                starter.of("dicomguard.flow")[-1].exit_status = 2
+            else:
+                assert node.ready()[1]["worker"]["state"] == "red"
+            yield None
+
+    run_through(tmp_path, steps)
+    pauses = [int(after - before) for before, after in itertools.pairwise(began)]
+    assert pauses[:5] == [1, 2, 4, 8, 16]
+    assert len(starter.of("dicomguard.scp")) == 1
+
+
+def test_a_child_that_the_system_cannot_start_is_tried_again(tmp_path: Path, starter: Starter) -> None:
+    def steps(node: Node) -> Iterator[object]:
+        starter.of("dicomguard.flow")[0].exit_status = -9
+        starter.fail = True
+        for _ in range(20):
+            yield None
+            assert node.ready()[1]["worker"]["state"] == "red"
+        starter.fail = False
+        for _ in range(20):
+            yield None
+        assert node.ready()[1]["worker"]["state"] == "green"
+
+    run_through(tmp_path, steps)
+    assert [len(starter.of(f"dicomguard.{room}")) for room in ("scp", "flow", "web")] == [1, 2, 1]
