@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +26,7 @@ from dicomguard.flow.engine import RETRAIN, Engine
 from dicomguard.retrain import client, figures, promotion, record
 from dicomguard.retrain.archive import frozen, golden
 from dicomguard.retrain.schedule import Schedule
-from dicomguard.store import ephemeral, models, runs
+from dicomguard.store import accounts, ephemeral, models, runs
 from dicomguard.store.db import Store
 
 WORKFLOW = "retrain_v1"
@@ -194,22 +195,29 @@ class RetrainWork:
         record.write(folder, report)
         source = folder / "candidate.safetensors"
         kept = models.keep_weights(self._store, source, candidate.weights_sha256) if promoted else ""
+        now = self._clock.now()
         with self._store.begin() as tx:
+            counts_as = partial(accounts.counts_as, tx, now=now, since=run.started_at)
             row = models.propose(
                 tx,
                 id=candidate.model_id,
                 sha256=candidate.weights_sha256,
                 path=kept or str(source.relative_to(self._store.root)),
-                decision={"reasons": list(decision.reasons), "people": list(people(run, listed)), "run": key},
+                decision={
+                    "reasons": list(decision.reasons),
+                    "people": list(people(run, listed, counts_as=counts_as)),
+                    "run": key,
+                    "incumbent": incumbent.weights_sha256,
+                },
                 rejected=not promoted,
                 by=run.started_by,
-                now=self._clock.now(),
+                now=now,
             )
             runs.advance(
                 tx,
                 key,
                 "waiting" if promoted else "refused",
-                now=self._clock.now(),
+                now=now,
                 message=" ".join(decision.reasons),
                 report_path=str((folder / record.REPORT).relative_to(self._store.root)),
             )
@@ -308,10 +316,14 @@ def guarded(name: str, step: Callable[[], dict[str, Any]], key: str) -> dict[str
         return {"outcome": "broken", "reason": reason}
 
 
-def people(run: runs.RunRow, listed: frozen.Frozen) -> tuple[str, ...]:
-    """Who must not approve: the one who started the run, and a curator who alone added all its cases."""
+def people(run: runs.RunRow, listed: frozen.Frozen, *, counts_as: Callable[[str], str]) -> tuple[str, ...]:
+    """Who must not approve: the one who started the run, and a curator who alone added all its cases.
+
+    `counts_as` says whom an account counts as: a second account of the same person makes no second curator.
+    """
     starter = () if run.started_by == SCHEDULE else (run.started_by,)
-    return (*starter, *(listed.curators if len(listed.curators) == 1 else ()))
+    alone = len({counts_as(curator) for curator in listed.curators}) == 1
+    return (*starter, *(listed.curators if alone else ()))
 
 
 def seed_of(name: str) -> int:

@@ -19,7 +19,10 @@ from dicomguard.errors import DicomguardError, Refused
 
 # How late a firing may be and still count; later, the hourly look does it.
 MISFIRE_GRACE_S = 3600
-_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
+# As cron counts them; Sunday is 7 too.
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_DAY = f"[0-7]|{'|'.join(_WEEKDAYS)}"
+_DAYS = re.compile(rf"(?:\*|(?P<first>{_DAY})(?:-(?P<last>{_DAY}))?)(?:/(?P<step>[1-7]))?")
 _LOOK_BACK = timedelta(days=8)
 
 
@@ -42,11 +45,32 @@ def trigger(cron: str, timezone: str) -> CronTrigger:
 
 
 def _named_weekdays(cron: str) -> str:
-    """Cron counts Sunday as 0 and 7, APScheduler counts Monday as 0: digits become names."""
+    """Every weekday by its name: APScheduler counts from Monday, knows no range from Sunday and no steps of names."""
     fields = cron.split()
-    if len(fields) == 5:
-        fields[4] = re.sub(r"(?<![/\d])[0-7](?!\d)", lambda digit: _WEEKDAYS[int(digit[0])], fields[4])
+    if len(fields) == 5 and fields[4] != "*":
+        days = {day % 7 for part in fields[4].lower().split(",") for day in _weekdays(part)}
+        fields[4] = ",".join(_WEEKDAYS[day] for day in sorted(days))
     return " ".join(fields)
+
+
+def _weekdays(part: str) -> range:
+    """What one part of the list means: a day, a range, or every so many days of a range."""
+    found = _DAYS.fullmatch(part)
+    if found is None:
+        raise ValueError(f'"{part}" names no weekday')
+    first, last = _number(found["first"] or "0"), 7
+    if found["last"]:
+        # A range ends on the Sunday after its first day.
+        last = _number(found["last"]) or (7 if first else 0)
+    elif found["first"] and not found["step"]:
+        last = first
+    if last < first:
+        raise ValueError(f'the weekdays "{part}" end before they begin')
+    return range(first, last + 1, int(found["step"] or 1))
+
+
+def _number(day: str) -> int:
+    return int(day) if day.isdecimal() else _WEEKDAYS.index(day)
 
 
 def period(firing: datetime, cron: str, timezone: str) -> str:

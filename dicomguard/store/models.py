@@ -6,7 +6,7 @@ Knows nothing of figures: the decision of promotion is kept as it was given.
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from sqlalchemy import Row, select
 
 from dicomguard.core import canon
 from dicomguard.errors import Broken, Refused
-from dicomguard.store import audit
+from dicomguard.store import accounts, audit, runs
 from dicomguard.store.db import Store, Tx, insert_missing
 from dicomguard.store.files import read_pieces, write_durably
 from dicomguard.store.tables import model
@@ -38,7 +38,8 @@ class ModelRow:
     state: State
     # Id of the model that was current before this one; "" for the shipped weights.
     predecessor: str
-    # What promotion said: "reasons", the figures, and "people" who made the run and curated its cases.
+    # What promotion said: "reasons", "people" who made the run and curated its cases, "run", and "incumbent", the hash
+    # of the weights that the candidate was measured against; after a yes also "approval".
     decision: Mapping[str, Any]
     proposed_by: str
     proposed_at: datetime
@@ -49,6 +50,11 @@ class ModelRow:
     def reasons(self) -> tuple[str, ...]:
         """Sentences of the promotion decision."""
         return tuple(str(reason) for reason in self.decision.get("reasons", ()))
+
+    @property
+    def approval(self) -> str:
+        """Who approved and who started the run, and who had invited them; "" before."""
+        return str(self.decision.get("approval", ""))
 
 
 def keep_weights(store: Store, source: Path, sha256: str) -> str:
@@ -110,18 +116,75 @@ def approve(tx: Tx, id: str, *, by: str, two_people: bool, now: datetime) -> Mod
     if row.state != "candidate":
         raise Refused(f'Model {row.id} is "{row.state}". Only a candidate can be approved; `dicomguard models list`.')
     _named(by)
-    people: Collection[str] = row.decision.get("people", (row.proposed_by,))
-    if two_people and _folded(by) in {_folded(person) for person in (*people, row.proposed_by)}:
+    if fault := outdated(tx, row):
+        raise Refused(fault)
+    if two_people:
+        _refuse_one_person(tx, row, by, now)
+    before = current(tx)
+    if before is not None:
+        _set(tx, before.id, state="retired")
+    said = _approval(tx, row, by.strip(), now)
+    decision = canon.encode({**row.decision, "approval": said}).decode()
+    _set(
+        tx,
+        row.id,
+        state="current",
+        predecessor=before.id if before else "",
+        decision=decision,
+        decided_by=by.strip(),
+        decided_at=now,
+    )
+    change = {"before": before.id if before else SHIPPED, "approval": said}
+    audit.append(tx, by.strip(), "model.approved", row.id, change, now=now)
+    return _locked(tx, row.id)
+
+
+def outdated(tx: Tx, row: ModelRow) -> str:
+    """Why a candidate cannot be approved although nobody declined it; "" where it can.
+
+    A run compares with the model of its time only. Where another one judges by now, nobody knows which is better.
+    """
+    if "run" not in row.decision:
+        return ""
+    incumbent = str(row.decision.get("incumbent", ""))
+    if not incumbent:
+        return f"The run of {row.id} does not say what it was measured against. Start a new run."
+    before = current(tx)
+    measured = next((one.id for one in listing(tx) if one.sha256 == incumbent), "")
+    # Weights that no run made are those of the package or of the configuration: they judge while no model is current.
+    if (before.sha256 == incumbent) if before else not measured:
+        return ""
+    return (
+        f"{row.id} was measured against {measured or f'the weights {incumbent[:12]}'}, and "
+        f"{before.id if before else 'the shipped model'} judges now. Start a new run, which compares with the model "
+        "in use."
+    )
+
+
+def _refuse_one_person(tx: Tx, row: ModelRow, by: str, now: datetime) -> None:
+    people = [str(person) for person in (*row.decision.get("people", ()), row.proposed_by)]
+    if accounts.folded(by) in {accounts.folded(person) for person in people}:
         raise Refused(
             f"{by.strip()} started the run or added its cases, and cannot approve its model. Ask a second person, or "
             "set two_people = false in [retrain] where there is only one."
         )
-    before = current(tx)
-    if before is not None:
-        _set(tx, before.id, state="retired")
-    _set(tx, row.id, state="current", predecessor=before.id if before else "", decided_by=by.strip(), decided_at=now)
-    audit.append(tx, by.strip(), "model.approved", row.id, {"before": before.id if before else SHIPPED}, now=now)
-    return _locked(tx, row.id)
+    run = runs.of_candidate(tx, row.sha256)
+    since = run.started_at if run else row.proposed_at
+    who = accounts.counts_as(tx, by, since=since, now=now)
+    for person in people:
+        if accounts.counts_as(tx, person, since=since, now=now) == who:
+            raise Refused(
+                f"{by.strip()} and {person} count as one person, {who}: an account counts as the one that invited it "
+                "until it is a day old, and for runs that were started before it joined. Ask somebody else, or wait "
+                "for a day; where the account joined after the start, start a new run then."
+            )
+
+
+def _approval(tx: Tx, row: ModelRow, by: str, now: datetime) -> str:
+    account = accounts.find(tx, by, now=now)
+    said = f"Approved by {account.introduced if account else f'{by}, who has no account on the page'}."
+    starter = accounts.find(tx, row.proposed_by, now=now)
+    return f"{said} The run was started by {starter.introduced}." if starter else said
 
 
 def decline(tx: Tx, id: str, *, by: str, reason: str, now: datetime) -> ModelRow:
@@ -193,10 +256,6 @@ def _set(tx: Tx, id: str, **values: Any) -> None:
 def _named(by: str) -> None:
     if not by.strip():
         raise Refused("The person who decides is not named. Give a name with --by.")
-
-
-def _folded(person: str) -> str:
-    return person.strip().casefold()
 
 
 def _row(row: Row[Any]) -> ModelRow:

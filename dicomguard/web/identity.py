@@ -77,7 +77,9 @@ def _identity(ds: pydicom.Dataset) -> Identity:
     # Raw while nobody has looked at it.
     element: Any = ds.get_item("PatientName") if "PatientName" in ds else None
     raw = element.value if element is not None else b""
-    name = part10.decoded_name(raw, ds.original_character_set) if isinstance(raw, bytes) else part10.printed(raw or "")
+    sets = ds.original_character_set
+    encodings = [sets] if isinstance(sets, str) else list(sets)
+    name = part10.decoded_name(raw, encodings) if isinstance(raw, bytes) else part10.printed(raw or "")
     date, number, description, series, modality = (
         part10.printed(ds.get(keyword) or "")
         for keyword in ("StudyDate", "PatientID", "StudyDescription", "SeriesDescription", "Modality")

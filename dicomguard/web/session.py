@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from dicomguard import log
 from dicomguard.errors import Refused
-from dicomguard.store import audit, ephemeral
+from dicomguard.store import accounts, audit, ephemeral
 from dicomguard.store.db import Store, Tx
 from dicomguard.web.guard import LOOPBACK_NAMES, host_name
 
@@ -108,21 +108,20 @@ class Gate:
         """A session token, or `Refused`; the same sentence for an unknown name and a wrong password."""
         self._count_attempt(address)
         with self._store.read() as tx:
-            account = ephemeral.get(tx, "web.account", name[:64], self._store.clock.now())
+            account = accounts.find(tx, name[:64], now=self._store.clock.now())
         # An unknown name costs as much time as a known one.
-        known = account or {"salt": "00" * 16, "hash": "00" * 32}
-        digest = _scrypt(password, bytes.fromhex(str(known["salt"])))
-        if not hmac.compare_digest(digest, bytes.fromhex(str(known["hash"]))):
+        digest = _scrypt(password, bytes.fromhex(account.salt if account else "00" * 16))
+        if account is None or not hmac.compare_digest(digest, bytes.fromhex(account.hash)):
             _logger.warning("sign_in.refused", address=address)
             raise Refused("Name and password do not belong together. Check both and try again.")
-        return self._open_session(name, address)
+        return self._open_session(account.name, address)
 
     def sign_up(self, *, code: str, name: str, password: str, address: str) -> str:
         """Make an account with a set-up code or an invitation and open its session."""
         self._count_attempt(address)
         check_account(name, password)
         salt = secrets.token_bytes(16)
-        account = {"salt": salt.hex(), "hash": _scrypt(password, salt).hex()}
+        digest = _scrypt(password, salt)
         now = self._store.clock.now()
         with self._store.begin() as tx:
             key = _sha256(_bare(code))
@@ -130,10 +129,13 @@ class Gate:
             if value is None:
                 _logger.warning("sign_up.refused", address=address)
                 raise Refused("This code is not valid, or was used before. The newest set-up code stands in the log.")
-            if ephemeral.get(tx, "web.account", name, now) is not None:
+            if accounts.find(tx, name, now=now) is not None:
                 raise Refused(f'There is an administrator "{name}" already. Choose another name.')
             ephemeral.drop(tx, "web.code", key)
-            ephemeral.put(tx, "web.account", name, account, None)
+            account = accounts.Account(
+                name=name, salt=salt.hex(), hash=digest.hex(), invited_by=str(value["by"]), added_at=now
+            )
+            accounts.put(tx, account)
             ephemeral.put(tx, "web.setup", "done", {"by": name}, None)
             audit.append(tx, name, "administrator.added", name, {"by": value["by"]}, now=now)
         _setup_file(self._store).unlink(missing_ok=True)
@@ -165,7 +167,7 @@ class Gate:
             if last is not None:
                 ephemeral.drop(tx, "web.code", str(last["sha256"]))
             ephemeral.put(tx, "web.setup", "code", {"sha256": _sha256(_bare(code))}, None)
-            ephemeral.put(tx, "web.code", _sha256(_bare(code)), {"by": "set-up"}, None)
+            ephemeral.put(tx, "web.code", _sha256(_bare(code)), {"by": accounts.SETUP}, None)
         path = _setup_file(self._store)
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
@@ -217,6 +219,8 @@ def check_account(name: str, password: str) -> None:
         raise Refused(
             f'"{name[:40]}" cannot be a name here. Use 2 to 32 small letters, digits, dots and dashes, a letter first.'
         )
+    if name in accounts.RESERVED:
+        raise Refused(f'"{name}" is a name of the node itself. Choose another name.')
     if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
         raise Refused(
             f"The password has {len(password)} characters. Use {LEAST_PASSWORD} to {MOST_PASSWORD}, for example "

@@ -1,7 +1,8 @@
 """A case comes into the archive: files first, flushed and renamed into place, then the line that names them.
 
 A stop between the two leaves a folder that no line names; the next attempt to add that case takes it away. A picture
-that is there already is refused, and a person stays in the split in which the first case of that person was put.
+that is there already is refused, and a person stays in the split in which the first case of that person was put, under
+whatever source the next one comes.
 """
 
 import hashlib
@@ -114,7 +115,7 @@ def _shown(file: NewFile) -> str:
 
 
 def _split(new: NewCase, known: Sequence[Entry], split_of: Callable[[str], Split] | None) -> Split:
-    key = f"{new.source}/{new.patient}"
+    key = contents.person_key(new.source, new.patient, contents.first_sources(known))
     split = split_of(key) if split_of else dataset.split_of(key, dataset.frozen_splits())
     theirs = {entry.case.split for entry in known if entry.case.patient_key == key}
     if theirs - {split}:

@@ -73,7 +73,7 @@ class Case:
 
     @property
     def patient_key(self) -> str:
-        """Key of the person within all sources; what splits go by."""
+        """The person as this case names them; `contents.person_key` knows whom another source calls otherwise."""
         return f"{self.source}/{self.patient}"
 
     @property

@@ -1,6 +1,6 @@
 """What the lines of the manifest add up to: the cases with their reviews, and the frozen golden set."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,24 @@ def _reviewed(entries: dict[str, Entry], line: manifest.Line, body: dict[str, An
         reviewed_at=line.at,
         remark=body["remark"],
     )
+
+
+def first_sources(entries: Iterable[Entry]) -> dict[str, str]:
+    """Keyed hash of each person of DICOM cases, and the source under which that person first came in."""
+    first: dict[str, str] = {}
+    for entry in entries:
+        if entry.case.deidentified:
+            first.setdefault(entry.case.patient, entry.case.source)
+    return first
+
+
+def person_key(source: str, patient: str, first: Mapping[str, str]) -> str:
+    """The one key of a person, by which splits go; `first` is of `first_sources`.
+
+    A keyed hash names the same person under every source, and goes by the source of the first case; any other name
+    holds within its source.
+    """
+    return f"{first.get(patient, source)}/{patient}"
 
 
 def sha256_of(case: Case) -> str:

@@ -68,10 +68,19 @@ def freeze(root: Path, out: Path, *, progress: Callable[[int, int], None] | None
     """Write the two folders and the list; `progress` is told (files done, in all). Can be run twice."""
     now = contents.read(root)
     held_out = golden.cases(now)
-    kept_back = {case.patient_key for case in held_out}
+    first = contents.first_sources(now.entries)
+
+    def whose(case: Case) -> str:
+        return contents.person_key(case.source, case.patient, first)
+
+    kept_back = {whose(case) for case in held_out}
     cases = [entry.case for entry in now.accepted() if entry.case.split != "test"]
-    if any(case.patient_key in kept_back for case in cases):
-        raise Broken("A person of the golden set also has training cases. Look at the splits in `archive list`.")
+    for case in cases:
+        if whose(case) in kept_back:
+            raise Broken(
+                f"A person of the golden set also has the training case {case.case_id} ({case.patient_key}). "
+                f"Decline it: `dicomguard archive review --decline {case.case_id} --by NAME`."
+            )
     if not any(case.split == "train" for case in cases) or not any(case.split == "validation" for case in cases):
         raise Refused(
             "The archive lacks accepted cases of the split train or validation. Add and review more cases; "
@@ -88,8 +97,8 @@ def freeze(root: Path, out: Path, *, progress: Callable[[int, int], None] | None
 
     with Reader() as reader:
         for name, members in ((TRAIN, cases), (GOLDEN, held_out)):
-            _write_index(root, out / name, members, reader, step)
-    _refuse_near_copies(out, {case.patient_key: case.split for case in (*cases, *held_out)})
+            _write_index(root, out / name, members, first, reader, step)
+    _refuse_near_copies(out, {whose(case): case.split for case in (*cases, *held_out)})
     frozen = Frozen(
         head=now.head,
         train=tuple((case.case_id, contents.sha256_of(case)) for case in cases),
@@ -110,19 +119,37 @@ def _refuse_near_copies(out: Path, split_of: Mapping[str, Split]) -> None:
     dataset.assert_no_near_copies(hashes)
 
 
-def _write_index(root: Path, folder: Path, cases: Sequence[Case], reader: Reader, step: Callable[[], None]) -> None:
+def _write_index(
+    root: Path,
+    folder: Path,
+    cases: Sequence[Case],
+    first: Mapping[str, str],
+    reader: Reader,
+    step: Callable[[], None],
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "index.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for case in cases:
             home = (root / contents.CASES / case.case_id).resolve()
+            whose = _whose(case, first)
             for one in case.files:
                 fault = file_fault(home / one.path, one)
                 if fault:
                     raise Broken(f"{one.path} of case {case.case_id}: {fault}")
-                writer.writerows(_row(case, one, home, folder, reader))
+                writer.writerows({**whose, **row} for row in _row(case, one, home, folder, reader))
                 step()
+
+
+def _whose(case: Case, first: Mapping[str, str]) -> dict[str, str]:
+    """Columns of the person. Training splits by them once more, so that nobody may have two keys.
+
+    A source other than that of the person's first case is told as the group, which also keeps their series apart.
+    """
+    source = first.get(case.patient, case.source)
+    group = case.group if source == case.source else case.source
+    return {"source": source, "patient": case.patient, "group": group}
 
 
 def _row(case: Case, file: CaseFile, home: Path, folder: Path, reader: Reader) -> Iterator[dict[str, Any]]:
@@ -136,9 +163,6 @@ def _row(case: Case, file: CaseFile, home: Path, folder: Path, reader: Reader) -
         Image.fromarray(plane).save(path)
         path, sha256 = path.resolve(), pixels.sha256_of(plane)
     yield {
-        "source": case.source,
-        "patient": case.patient,
-        "group": case.group,
         "slice": file.number,
         "sequence": file.sequence or "other",
         "file": str(path),

@@ -22,7 +22,8 @@ def ensure(root: Path, *, by: str, clock: Clock, disk: manifest.Disk) -> Golden:
         if now.golden:
             return now.golden
         cases = [entry.case for entry in now.accepted() if entry.case.split == "test"]
-        people = {case.patient_key for case in cases}
+        first = contents.first_sources(now.entries)
+        people = {contents.person_key(case.source, case.patient, first) for case in cases}
         if len(people) < LEAST_PATIENTS:
             raise Refused(
                 f"The archive has accepted test cases of {len(people)} people; a golden set needs {LEAST_PATIENTS}. "

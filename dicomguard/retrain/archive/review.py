@@ -1,5 +1,6 @@
 """The second pair of eyes: a case counts only once somebody other than its curator has accepted it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from dicomguard.clock import Clock
@@ -9,15 +10,31 @@ from dicomguard.retrain.archive.case import Entry
 
 
 def review(
-    root: Path, case_id: str, *, by: str, accepted: bool, remark: str = "", clock: Clock, disk: manifest.Disk
+    root: Path,
+    case_id: str,
+    *,
+    by: str,
+    accepted: bool,
+    remark: str = "",
+    clock: Clock,
+    disk: manifest.Disk,
+    counts_as: Callable[[str], str] = str.strip,
 ) -> Entry:
-    """Accept or decline a case; `case_id` may be shortened to what is unique. Durable when this returns."""
+    """Accept or decline a case; `case_id` may be shortened to what is unique. Durable when this returns.
+
+    `counts_as` says whom a name counts as: where there are accounts, a new one is no second pair of eyes.
+    """
     with manifest.locked(root):
         before = contents.read(root)
         entry = _find(before.entries, case_id)
         if same_person(entry.case.curator, by):
             raise Refused(
                 f"{by.strip()} added case {entry.case.case_id} and cannot review it too. Ask a second person."
+            )
+        if same_person(counts_as(entry.case.curator), counts_as(by)):
+            raise Refused(
+                f"{by.strip()} and {entry.case.curator} count as one person: a new account counts as the one that "
+                "invited it. Ask a third person, or wait until the account is a day old."
             )
         if not accepted and before.golden and entry.case.case_id in {member for member, _ in before.golden.members}:
             raise Refused(

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from dicomguard.retrain import record
 from dicomguard.retrain.archive import contents, review, verify
 from dicomguard.retrain.archive.case import Entry
 from dicomguard.retrain.archive.manifest import MANIFEST
-from dicomguard.store import models, runs
+from dicomguard.store import accounts, models, runs
+from dicomguard.store.db import Tx
 from dicomguard.web import curves
 from dicomguard.web import site as sites
 from dicomguard.web.multipart import Reader, Received
@@ -46,6 +48,24 @@ class Archive:
     problem: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A model that waits for a person."""
+
+    row: models.ModelRow
+    # Who started its run, and who had invited them.
+    maker: str
+    # Why it cannot be approved; "" where it can.
+    outdated: str
+
+    @classmethod
+    def of(cls, tx: Tx, row: models.ModelRow, *, now: datetime) -> "Candidate":
+        """With what the tables say of it at this moment."""
+        account = accounts.find(tx, row.proposed_by, now=now)
+        maker = account.introduced if account else row.proposed_by
+        return cls(row=row, maker=maker, outdated=models.outdated(tx, row))
+
+
 def overview(request: Request, site: Site) -> Response:
     """Models, runs, archive."""
     return _overview(request, site)
@@ -57,6 +77,7 @@ def _overview(
     with site.store.read() as tx:
         listed = models.listing(tx)
         all_runs = runs.listing(tx)
+        candidates = [Candidate.of(tx, row, now=site.clock.now()) for row in listed if row.state == "candidate"]
     return site.render(
         request,
         "training.html",
@@ -65,7 +86,7 @@ def _overview(
         said=said,
         shipped=shipped(),
         current=next((row for row in listed if row.state == "current"), None),
-        candidates=[row for row in listed if row.state == "candidate"],
+        candidates=candidates,
         others=[row for row in listed if row.state in ("retired", "rejected")][:20],
         runs=all_runs,
         archive=_archive(site.config.retrain.archive),
@@ -164,6 +185,11 @@ def rollback(request: Request, site: Site, fields: Mapping[str, str]) -> Respons
 
 def second_reader(request: Request, site: Site, fields: Mapping[str, str]) -> Response:
     """Accept or decline a case that somebody else added."""
+
+    def counts_as(name: str) -> str:
+        with site.store.read() as tx:
+            return accounts.counts_as(tx, name, now=site.clock.now())
+
     review.review(
         _root(site),
         required(fields, "case", "The id of the case"),
@@ -172,6 +198,7 @@ def second_reader(request: Request, site: Site, fields: Mapping[str, str]) -> Re
         remark=fields.get("remark", "")[:400],
         clock=site.clock,
         disk=site.store.disk,
+        counts_as=counts_as,
     )
     return RedirectResponse("/training#archive", status_code=303)
 

@@ -17,7 +17,7 @@ from dicomguard.clock import FakeClock
 from dicomguard.errors import Broken, Refused, Unavailable
 from dicomguard.retrain.archive import adding, contents, deidentify, golden, manifest, pixels, review, verify
 from dicomguard.retrain.archive.adding import NewCase, NewFile
-from dicomguard.retrain.archive.case import Split
+from dicomguard.retrain.archive.case import Case, Split
 from dicomguard.retrain.archive.importers import dicom, slices
 from dicomguard.retrain.dataset import COLUMNS
 from dicomguard.store.files import Died, FakeDisk
@@ -113,6 +113,52 @@ def test_one_person_cannot_be_in_two_splits(root: Path, tmp_path: Path) -> None:
     with pytest.raises(Refused, match='already has cases in "train"; one person cannot also be in "test"'):
         add(root, new_case(tmp_path / "in", 2), split_of=in_test)
     assert len(contents.read(root).entries) == 1
+
+
+def by_clinic(key: str) -> Split:
+    return "train" if key.startswith("clinic/") else "test"
+
+
+def dicom_case(folder: Path, archive: Path, seed: int, *, source: str) -> NewCase:
+    """A study of one slice of MRN-77, whom every source knows by that Patient ID."""
+    home = folder / f"study{seed}"
+    home.mkdir(parents=True)
+    instance(seed, StudyInstanceUID=f"1.2.3.{seed}0").save_as(home / "1.dcm", enforce_file_format=True)
+    (new,) = dicom.read(home, archive=archive, source=source, licence="own", label="no_tumor")
+    return new
+
+
+def test_a_dicom_person_stays_in_one_split_whatever_the_source_is_called(root: Path, tmp_path: Path) -> None:
+    def taken(new: NewCase) -> Case:
+        return adding.add(root, new, curator="ada", clock=CLOCK, disk=FakeDisk(), split_of=by_clinic)
+
+    first = taken(dicom_case(tmp_path, root, 1, source="clinic"))
+    other = taken(dicom_case(tmp_path, root, 2, source="ward"))
+    picture = taken(new_case(tmp_path / "in", 3, patient=first.patient, source="ward"))
+    assert {(case.patient, case.split) for case in (first, other, picture)} == {(first.patient, "train")}
+    # What a curator calls a person holds within a source only.
+    named = [
+        taken(new_case(tmp_path / "in", seed, patient="p1", source=source))
+        for seed, source in ((4, "clinic"), (5, "ward"))
+    ]
+    assert [case.split for case in named] == ["train", "test"]
+
+
+def test_a_dicom_person_under_two_sources_is_one_of_the_golden_set(root: Path, tmp_path: Path) -> None:
+    for seed, source in ((1, "clinic"), (2, "ward")):
+        case_id = add(root, dicom_case(tmp_path, root, seed, source=source), split_of=in_test)
+        review.review(root, case_id, by="grace", accepted=True, clock=CLOCK, disk=FakeDisk())
+    with pytest.raises(Refused, match="test cases of 1 people"):
+        golden.ensure(root, by="grace", clock=CLOCK, disk=FakeDisk())
+
+
+def test_a_second_account_of_the_curator_is_no_second_person(root: Path, tmp_path: Path) -> None:
+    case_id = add(root, new_case(tmp_path / "in", 1))
+    with pytest.raises(Refused, match="grace and ada count as one person"):
+        review.review(
+            root, case_id, by="grace", accepted=True, clock=CLOCK, disk=FakeDisk(), counts_as=lambda _name: "ada"
+        )
+    assert contents.read(root).accepted() == ()
 
 
 def test_the_split_is_that_of_the_frozen_lists(root: Path, tmp_path: Path) -> None:

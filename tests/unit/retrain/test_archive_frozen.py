@@ -12,7 +12,10 @@ from dicomguard.retrain.archive import adding, contents, frozen, golden, review
 from dicomguard.retrain.archive.case import Split
 from dicomguard.retrain.archive.importers import dicom
 from dicomguard.store.files import FakeDisk
-from tests.unit.retrain.test_archive import CLOCK, instance, new_case, plane
+from tests.unit.retrain.test_archive import CLOCK, dicom_case, instance, new_case, plane
+
+# One person at two places.
+NAMED = ((21, "clinic"), (22, "ward"))
 
 
 def put(root: Path, new: adding.NewCase, split: Split, curator: str = "ada", *, accepted: bool = True) -> str:
@@ -55,6 +58,37 @@ def test_an_archive_without_validation_cases_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "a", new_case(tmp_path / "in", 1), "train")
     with pytest.raises(Refused, match="lacks accepted cases of the split train or validation"):
         frozen.freeze(tmp_path / "a", tmp_path / "run")
+
+
+def test_a_person_has_one_key_in_the_index_under_whatever_source(root: Path, tmp_path: Path) -> None:
+    """The splits of training go by the key: a second one would put the person into another split."""
+    ids = [put(root, dicom_case(tmp_path, root, seed, source=source), "train") for seed, source in NAMED]
+    frozen.freeze(root, tmp_path / "run")
+    held = contents.read(root).accepted()
+    patient = next(entry.case.patient for entry in held if entry.case.case_id == ids[0])
+    found = [one for one in dataset.read_index(tmp_path / "run" / frozen.TRAIN) if one.patient == patient]
+    assert {one.patient_key for one in found} == {f"clinic/{patient}"}
+    assert [(one.group, len(one.planes)) for one in found] == [("", 1), ("ward", 1)]
+
+
+def test_a_person_who_came_in_twice_before_is_found_in_golden_and_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive of the time in which persons were split by the name of the source."""
+    root = tmp_path / "archive"
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    for seed, split in enumerate(splits, start=11):
+        put(root, new_case(tmp_path / "in", seed, patient=f"p{seed}"), split)
+    of_source: dict[str, Split] = {"clinic": "test", "ward": "train"}
+    for seed, source in NAMED:
+        monkeypatch.setattr(adding, "_split", lambda *_given, split=of_source[source]: split)
+        put(root, dicom_case(tmp_path, root, seed, source=source), of_source[source])
+    golden.ensure(root, by="grace", clock=CLOCK, disk=FakeDisk())
+    (late,) = (e.case.case_id for e in contents.read(root).entries if e.case.source == "ward")
+    with pytest.raises(Broken, match=f"golden set also has the training case {late}.*Decline it"):
+        frozen.freeze(root, tmp_path / "run")
+    review.review(root, late, by="grace", accepted=False, clock=CLOCK, disk=FakeDisk())
+    assert late not in {case_id for case_id, _ in frozen.freeze(root, tmp_path / "run").train}
 
 
 def test_dicom_becomes_planes_of_stored_values(root: Path, tmp_path: Path) -> None:

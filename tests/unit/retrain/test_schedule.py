@@ -5,7 +5,7 @@ import pytest
 
 from dicomguard.clock import FakeClock
 from dicomguard.errors import Refused, Unavailable
-from dicomguard.retrain.schedule import Schedule, due
+from dicomguard.retrain.schedule import Schedule, due, trigger
 
 SATURDAY = "0 2 * * 6"
 NIGHT = datetime(2026, 11, 28, 1, 0, tzinfo=UTC)  # 02:00 in Berlin
@@ -34,6 +34,41 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 )
 def test_period_that_is_due(cron: str, zone: str, now: datetime, expected: str | None) -> None:
     assert due(cron, zone, now=now, since=LONG_AGO) == expected
+
+
+@pytest.mark.parametrize(
+    ("weekdays", "expected"),
+    [
+        ("0-4", "sun mon tue wed thu"),
+        ("0-6", "sun mon tue wed thu fri sat"),
+        ("0-7", "sun mon tue wed thu fri sat"),
+        ("1-5", "mon tue wed thu fri"),
+        ("5-7", "sun fri sat"),
+        ("5-0", "sun fri sat"),
+        ("sun-thu", "sun mon tue wed thu"),
+        ("SAT-SUN", "sun sat"),
+        ("7", "sun"),
+        ("0,3", "sun wed"),
+        ("0-1,fri", "sun mon fri"),
+        ("0-6/2", "sun tue thu sat"),
+        ("1-5/2", "mon wed fri"),
+        ("*/2", "sun tue thu sat"),
+        ("1/3", "sun mon thu"),
+        ("*", "sun mon tue wed thu fri sat"),
+    ],
+)
+def test_weekdays_are_those_of_cron(weekdays: str, expected: str) -> None:
+    sunday = datetime(2026, 11, 22, tzinfo=UTC)
+    days = [sunday + timedelta(days=day, hours=3) for day in range(7)]
+    firings = trigger(f"0 2 * * {weekdays}", "UTC")
+    fired = [day for day in days if firings.get_next_fire_time(None, day - timedelta(hours=2)) < day]
+    assert [f"{day:%a}".lower() for day in fired] == expected.split()
+
+
+@pytest.mark.parametrize("weekdays", ["8", "4-2", "0-8", "*/0", "1-5/8", "mon/x", "someday", "1-", "*-3", ","])
+def test_weekdays_that_are_none_are_refused(weekdays: str) -> None:
+    with pytest.raises(Refused, match="Write minute hour day month weekday"):
+        trigger(f"0 2 * * {weekdays}", "UTC")
 
 
 def test_a_new_node_owes_no_run_for_the_time_before_it() -> None:

@@ -1,6 +1,6 @@
 import hashlib
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,12 @@ import pytest
 
 from dicomguard.clock import FakeClock
 from dicomguard.errors import Broken, Refused
-from dicomguard.store import audit, models, runs
+from dicomguard.store import accounts, audit, models, runs
 from dicomguard.store.db import Store, open_store
 from dicomguard.store.files import Died, FakeDisk
 
 NOW = datetime(2026, 11, 28, 2, 0, tzinfo=UTC)
+SHIPPED_SHA256 = "5" * 64
 
 
 @pytest.fixture
@@ -154,3 +155,119 @@ def test_a_period_has_one_run(store: Store) -> None:
         assert (row.state, row.message, dict(row.progress), row.ended) == ("waiting", "better", {"step": 3}, True)
         with pytest.raises(Refused, match="no training run"):
             runs.advance(tx, "zz", "failed", now=NOW)
+
+
+def account(store: Store, name: str, invited_by: str, added_at: datetime) -> None:
+    with store.begin() as tx:
+        accounts.put(tx, accounts.Account(name=name, salt="", hash="", invited_by=invited_by, added_at=added_at))
+
+
+def of_run(store: Store, folder: Path, name: str, *, by: str, incumbent: str = SHIPPED_SHA256) -> None:
+    """The candidate of a run that `by` started at NOW; `approve` happens a week later."""
+    sha256 = hashlib.sha256(name.encode()).hexdigest()
+    with store.begin() as tx:
+        run = runs.ask(tx, f"by-hand-{name}", by=by, now=NOW)
+        runs.advance(tx, run.key, "waiting", now=NOW, candidate_sha256=sha256)
+    decision = {"reasons": ["It is better."], "people": [by], "run": run.key, "incumbent": incumbent}
+    propose(store, folder, name, decision=decision, by=by)
+
+
+def approve_after(store: Store, name: str, by: str, wait: timedelta) -> models.ModelRow:
+    with store.begin() as tx:
+        return models.approve(tx, name, by=by, two_people=True, now=NOW + wait)
+
+
+@pytest.mark.parametrize(
+    ("joined", "wait"),
+    [
+        # Made for the purpose, after the run began: no waiting helps.
+        (timedelta(hours=1), timedelta(hours=2)),
+        (timedelta(hours=1), timedelta(days=30)),
+        # Made shortly before the run, and used on the same day.
+        (timedelta(hours=-1), timedelta(hours=22)),
+    ],
+)
+def test_an_account_that_was_just_invited_counts_as_its_inviter(
+    store: Store, tmp_path: Path, joined: timedelta, wait: timedelta
+) -> None:
+    account(store, "ada", accounts.SETUP, NOW - timedelta(days=90))
+    account(store, "grace", "ada", NOW + joined)
+    account(store, "mary", "grace", NOW + joined)
+    of_run(store, tmp_path, "m1", by="ada")
+    for by in ("grace", "mary"):
+        with pytest.raises(Refused, match=f"{by} and ada count as one person, ada"):
+            approve_after(store, "m1", by, wait)
+    assert current(store) is None
+
+
+def test_a_new_account_that_starts_the_run_counts_as_its_inviter_too(store: Store, tmp_path: Path) -> None:
+    account(store, "ada", accounts.SETUP, NOW - timedelta(days=90))
+    account(store, "grace", "ada", NOW - timedelta(hours=1))
+    account(store, "mary", "ada", NOW - timedelta(hours=1))
+    of_run(store, tmp_path, "m1", by="grace")
+    for by in ("ada", "mary"):
+        with pytest.raises(Refused, match=f"{by} and grace count as one person, ada"):
+            approve_after(store, "m1", by, timedelta(hours=2))
+
+
+def test_a_third_person_vouches_for_a_new_account(store: Store, tmp_path: Path) -> None:
+    account(store, "ada", accounts.SETUP, NOW - timedelta(days=90))
+    account(store, "grace", "ada", NOW - timedelta(days=60))
+    account(store, "mary", "grace", NOW + timedelta(hours=1))
+    of_run(store, tmp_path, "m1", by="ada")
+    assert approve_after(store, "m1", "mary", timedelta(hours=2)).approval == (
+        "Approved by mary, who was invited by grace and joined on 2026-11-28. "
+        "The run was started by ada, who set up this node on 2026-08-30."
+    )
+
+
+def test_a_first_administrator_who_invited_everybody_can_have_a_second(store: Store, tmp_path: Path) -> None:
+    account(store, "ada", accounts.SETUP, NOW - timedelta(days=90))
+    account(store, "grace", "ada", NOW - timedelta(days=2))
+    of_run(store, tmp_path, "m1", by="ada")
+    row = approve_after(store, "m1", "grace", timedelta(hours=2))
+    assert row.approval.startswith("Approved by grace, who was invited by ada and joined on 2026-11-26.")
+    with store.read() as tx:
+        assert row.approval in audit.recent(tx)[0].change
+
+
+def test_who_approves_without_an_account_is_named_as_such(store: Store, tmp_path: Path) -> None:
+    of_run(store, tmp_path, "m1", by="schedule")
+    assert approve_after(store, "m1", "edsger", timedelta(0)).approval == (
+        "Approved by edsger, who has no account on the page."
+    )
+
+
+def test_a_candidate_is_approved_only_against_the_model_it_was_measured_with(store: Store, tmp_path: Path) -> None:
+    """1. Two runs measure against the shipped model. 2. One is approved. 3. The other was never compared with it."""
+    for name in ("m1", "m2"):
+        of_run(store, tmp_path, name, by="ada")
+    approve(store, "m2")
+    with pytest.raises(Refused, match=r"m1 was measured against the weights .*, and m2 judges now\. Start a new run"):
+        approve(store, "m1")
+    assert current(store) == "m2"
+    with store.begin() as tx:
+        models.rollback(tx, by="grace", now=NOW)
+    approve(store, "m1")
+    assert current(store) == "m1"
+
+
+def test_after_a_rollback_what_was_measured_against_the_bad_model_is_not_approved(store: Store, tmp_path: Path) -> None:
+    of_run(store, tmp_path, "m1", by="ada")
+    approve(store, "m1")
+    of_run(store, tmp_path, "m2", by="ada", incumbent=hashlib.sha256(b"m1").hexdigest())
+    with store.read() as tx:
+        assert models.outdated(tx, models.row(tx, "m2")) == ""
+    with store.begin() as tx:
+        models.rollback(tx, by="grace", now=NOW)
+    with pytest.raises(Refused, match="m2 was measured against m1, and the shipped model judges now"):
+        approve(store, "m2")
+    assert current(store) is None
+
+
+def test_a_candidate_whose_run_does_not_say_what_it_was_measured_against_is_not_approved(
+    store: Store, tmp_path: Path
+) -> None:
+    of_run(store, tmp_path, "m1", by="ada", incumbent="")
+    with pytest.raises(Refused, match="does not say what it was measured against"):
+        approve(store, "m1")

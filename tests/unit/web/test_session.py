@@ -31,7 +31,9 @@ def test_the_set_up_code_makes_one_administrator_once(page: Page) -> None:
 
 @pytest.mark.parametrize(
     ("name", "password", "word"),
-    [("A", PASSWORD, "cannot be a name"), ("ada", "short", "has 5 characters"), ("../x", PASSWORD, "cannot be a name")],
+    [("A", PASSWORD, "cannot be a name"), ("ada", "short", "has 5 characters"), ("../x", PASSWORD, "cannot be a name")]
+    # As such the node itself acts, and the set-up code invites.
+    + [(name, PASSWORD, "is a name of the node") for name in ("set-up", "schedule", "promotion")],
 )
 def test_names_and_passwords_have_rules(name: str, password: str, word: str) -> None:
     with pytest.raises(Refused, match=word):

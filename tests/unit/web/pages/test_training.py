@@ -1,5 +1,7 @@
 import json
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,9 +44,9 @@ def slices(count: int = 3) -> list[tuple[str, str, bytes]]:
     return [("images", f"s{number}.png", picture(seed=number)) for number in range(1, count + 1)]
 
 
-def propose(page: Page, *, by: str = "grace") -> models.ModelRow:
+def propose(page: Page, *, by: str = "grace", decision: dict[str, Any] | None = None) -> models.ModelRow:
     now = page.store.clock.now()
-    decision = {"reasons": ["It flags no more authentic slices than the incumbent."], "people": [by]}
+    decision = decision or {"reasons": ["It flags no more authentic slices than the incumbent."], "people": [by]}
     with page.store.begin() as tx:
         return models.propose(
             tx,
@@ -56,6 +58,19 @@ def propose(page: Page, *, by: str = "grace") -> models.ModelRow:
             by=by,
             now=now,
         )
+
+
+def invite(page: Page, name: str) -> None:
+    """The administrator who is signed in invites somebody, who signs up at the same browser."""
+    shown = page.post("/invite", "/queue").text
+    page.post("/sign-out", "/training")
+    code = shown.split('<p class="code">')[1].split("<")[0]
+    assert page.post("/sign-up", code=code, name=name, password=PASSWORD).status_code == 303
+
+
+def a_day_later(page: Page, name: str) -> None:
+    page.clock.advance(timedelta(days=1, seconds=1))
+    assert page.post("/sign-in", name=name, password=PASSWORD).status_code == 303
 
 
 def test_the_page_is_for_administrators(page: Page) -> None:
@@ -73,9 +88,11 @@ def test_a_case_waits_for_another_persons_eyes(page: Page, tmp_path: Path) -> No
     answer = page.post("/training/review", "/training", case=str(said["case"]), accepted="1")
     assert answer.status_code == 400
     assert "Ask a second person" in answer.text
-    code = page.post("/invite", "/queue").text.split('<p class="code">')[1].split("<")[0]
-    page.post("/sign-out", "/training")
-    assert page.post("/sign-up", code=code, name="grace", password=PASSWORD).status_code == 303
+    invite(page, "grace")
+    answer = page.post("/training/review", "/training", case=str(said["case"]), accepted="1")
+    assert answer.status_code == 400
+    assert "grace and ada count as one person" in answer.text
+    a_day_later(page, "grace")
     answer = page.post("/training/review", "/training", case=str(said["case"]), accepted="1", remark="looks right")
     assert answer.status_code == 303
     text = page.get("/training").text
@@ -152,15 +169,40 @@ def test_a_candidate_is_approved_by_another_person_and_rolled_back(page: Page) -
     answer = page.post("/training/approve", "/training", model="dg-2")
     assert answer.status_code == 400
     assert "Ask a second person" in answer.text
-    code = page.post("/invite", "/queue").text.split('<p class="code">')[1].split("<")[0]
-    page.post("/sign-out", "/training")
-    page.post("/sign-up", code=code, name="grace", password=PASSWORD)
+    invite(page, "grace")
+    a_day_later(page, "grace")
     assert page.post("/training/approve", "/training", model="dg-2").status_code == 303
     text = page.get("/training").text
     assert "approved by grace" in text
+    assert "Approved by grace, who was invited by ada and joined on 2026-11-24." in text
     assert "Roll back to the shipped model" in text
     assert page.post("/training/rollback", "/training").status_code == 303
     assert "approved by grace" not in page.get("/training").text
+
+
+def test_one_administrator_alone_cannot_approve_with_a_second_account(page: Page) -> None:
+    """1. ada starts a run, invites herself as grace and approves. 2. Waiting does not help either."""
+    page.become_administrator("ada")
+    key = page.post("/training/start", "/training").headers["location"].rsplit("/", 1)[1]
+    row = propose(page, by="ada")
+    with page.store.begin() as tx:
+        runs.advance(tx, key, "waiting", now=page.clock.now(), candidate_sha256=row.sha256)
+    page.clock.advance(timedelta(minutes=5))
+    invite(page, "grace")
+    for _ in range(2):
+        answer = page.post("/training/approve", "/training", model="dg-2")
+        assert answer.status_code == 400
+        assert "grace and ada count as one person" in answer.text
+        a_day_later(page, "grace")
+
+
+def test_a_candidate_that_was_measured_against_another_model_cannot_be_approved(page: Page) -> None:
+    propose(page, by="mary", decision={"reasons": [], "people": ["mary"], "run": "r1", "incumbent": ""})
+    page.become_administrator("ada")
+    text = page.get("/training").text
+    assert "does not say what it was measured against" in text
+    assert "/training/approve" not in text
+    assert page.post("/training/approve", "/training", model="dg-2").status_code == 400
 
 
 def test_a_candidate_is_declined_with_a_reason(page: Page) -> None:
