@@ -28,6 +28,8 @@ from dicomguard.retrain.tamper import (
     self_blend,
     splice,
 )
+from dicomguard.retrain.tamper.fifth_hand import fusion, nlmfill, patches, physics, transport, window
+from dicomguard.retrain.tamper.fifth_hand.overall import draw_overall as draw_fifth_overall
 from dicomguard.retrain.tamper.finish import with_overall_pass
 from dicomguard.retrain.tamper.forged import Canvas, Forged, Kind, Pixels
 from dicomguard.retrain.tamper.fourth_hand import (
@@ -77,8 +79,9 @@ def _table(*families: Family) -> Mapping[str, Family]:
 
 # The third hand does not share the first one's passes over the slice.
 _third = partial(Family, overall=care.draw_overall)
-# Nor does the fourth.
+# Nor do the fourth and the fifth.
 _fourth = partial(Family, overall=overall.draw_overall)
+_fifth = partial(Family, overall=draw_fifth_overall)
 
 FAMILIES = _table(
     Family(name="pde", group="pde", kinds=("removed",), forge=pde.forge),
@@ -115,6 +118,12 @@ HELD_BACK = _table(
     _fourth(name="fourth/frequency", group="gradient", kinds=("added", "removed"), forge=frequency.forge),
     _fourth(name="fourth/lasso", group="paste", kinds=("added",), forge=lasso.forge),
     _fourth(name="fourth/resynth", group="exemplar", kinds=("removed", "altered"), forge=resynth.forge),
+    _fifth(name="fifth/window", group="exemplar", kinds=("added", "removed"), forge=window.forge),
+    _fifth(name="fifth/nlmfill", group="pde", kinds=("removed",), forge=nlmfill.forge),
+    _fifth(name="fifth/fusion", group="paste", kinds=("added", "removed"), forge=fusion.forge),
+    _fifth(name="fifth/transport", group="parametric", kinds=("removed", "altered"), forge=transport.forge),
+    _fifth(name="fifth/physics", group="parametric", kinds=("added",), forge=physics.forge),
+    _fifth(name="fifth/patches", group="exemplar", kinds=("added", "removed"), forge=patches.forge),
 )
 
 _ALL = MappingProxyType({**FAMILIES, **HELD_BACK})

@@ -7,23 +7,18 @@ weights' own calibration.
     python -m dicomguard.retrain.trials.hands --data FOLDER --out FOLDER --hand fourth
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from dicomguard.analyze import weights
-from dicomguard.analyze.net.detector import Detector
 from dicomguard.analyze.scores import FEWEST_FOR_SERIES, Calibration
-from dicomguard.errors import Refused
-from dicomguard.retrain import dataset
 from dicomguard.retrain.evaluate.metrics import Drawn, draw_auc, mean_of
-from dicomguard.retrain.net import calibrate, shown
+from dicomguard.retrain.net import calibrate
 from dicomguard.retrain.net.shown import Run
 from dicomguard.retrain.tamper.families import FAMILIES, HELD_BACK, hand
+from dicomguard.retrain.trials import judged
 
 _TRAINED_ONLY = "self-blend"
 # Fewer forged slices of a family in a source than this have no AUC of their own.
@@ -44,29 +39,11 @@ def main(arguments: list[str]) -> int:
     """Judge validation patients and their forgeries, print the table worst first, write `hands.json`."""
     known = [name for name in (*FAMILIES, *HELD_BACK) if name != _TRAINED_ONLY]
     authors = sorted({hand(name) for name in known})
-    parser = argparse.ArgumentParser(description="Validation figures by author of the forgery.")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, help="default: the shipped ones")
+    parser = judged.parser("Validation figures by author of the forgery.")
     parser.add_argument("--hand", action="append", choices=authors, help="default: all")
-    parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--per-family", type=int, default=6, help="forgeries of each family and source")
     given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
-    names = [name for name in known if hand(name) in (given.hand or authors)]
-    series = dataset.by_split(dataset.read_index(given.data))["validation"]
-    if not series:
-        raise Refused(f"{given.data} has no series of a validation patient. Add studies, or use another folder.")
-    detector = Detector.load(given.weights or weights.shipped(), device="cpu")
-    pixels = [dataset.read_pixels(given.data, one) for one in series]
-    runs = shown.forgeries(detector, pixels, seed=given.seed, per_family=given.per_family, names=names)
-    found = {
-        "model": detector.head.id,
-        "split": "validation",
-        "seed": given.seed,
-        "per_family": given.per_family,
-        **table([run for run in runs if not run.alone], detector.calibration),
-    }
+    seen = judged.judge(given, [name for name in known if hand(name) in (given.hand or authors)])
+    found = {**seen.made, **table([run for run in seen.runs if not run.alone], seen.detector.calibration)}
     (given.out / "hands.json").write_text(json.dumps(found, indent=1) + "\n")
     for line in lines(found):
         sys.stdout.write(line + "\n")

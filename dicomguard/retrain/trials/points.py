@@ -6,37 +6,23 @@ new hospital would see, not all of it.
     python -m dicomguard.retrain.trials.points --data FOLDER --out FOLDER
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from dicomguard.analyze import weights
-from dicomguard.analyze.net.detector import Detector
 from dicomguard.analyze.scores import FEWEST_FOR_SERIES, Calibration
-from dicomguard.retrain import dataset
-from dicomguard.retrain.net import calibrate, shown
+from dicomguard.retrain.net import calibrate
 from dicomguard.retrain.net.shown import Run
+from dicomguard.retrain.trials import judged
 
 
 def main(arguments: list[str]) -> int:
     """Judge validation patients once, calibrate with and without each source, print and write `points.json`."""
-    parser = argparse.ArgumentParser(description="The alert on each source, set with it and without it.")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, help="default: the shipped ones")
-    parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--per-family", type=int, default=6, help="forgeries of each family and source")
-    given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
-    series = dataset.by_split(dataset.read_index(given.data))["validation"]
-    detector = Detector.load(given.weights or weights.shipped(), device="cpu")
-    pixels = [dataset.read_pixels(given.data, one) for one in series]
-    runs = list(shown.forgeries(detector, pixels, seed=given.seed, per_family=given.per_family))
-    rows = compared(runs)
-    table = {"split": "validation", "seed": given.seed, "per_family": given.per_family, "rows": rows}
+    given = judged.parser("The alert on each source, set with it and without it.").parse_args(arguments)
+    seen = judged.judge(given)
+    rows = compared(seen.runs)
+    table = {**seen.made, "rows": rows}
     (given.out / "points.json").write_text(json.dumps(table, indent=1) + "\n")
     for row in rows:
         _tell(line(row))

@@ -5,6 +5,8 @@ OpenCV, ANTs or elastix offer, maps the brightness locally and takes what lies a
 patient's slice onto a healthy one and takes the lesion.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,20 @@ from dicomguard.retrain.tamper.fourth_hand.surface import blurred_rim
 _REGISTERED_SIDE = 96
 _LEAST_CORRELATION = 0.4
 _METHODS = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC, "Lanczos": cv2.INTER_LANCZOS4}
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How the other slice is brought onto the canvas's."""
+
+    # "mirror", "donor" or "neighbour".
+    origin: str
+    affine: bool
+    # Of `_METHODS`.
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}, {'affine' if self.affine else 'shift'}, {self.method}"
 
 
 def _refined(fixed: Pixels, moving: Pixels, mask: Mask, start: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -65,31 +81,26 @@ def registered(fixed: Pixels, moving: Pixels, head: Mask, *, affine: bool) -> ND
     # Flat pictures correlate with everything.
     if min(float(np.ptp(one)), float(np.ptp(other))) < 1e-3:
         return matrix
-    try:
-        window = cv2.createHanningWindow((size[1], size[0]), cv2.CV_32F)
-        (shift_c, shift_r), sure = cv2.phaseCorrelate(one, other, window)
-        if sure > 0.1 and max(abs(shift_c), abs(shift_r)) < 0.12 * max(size):
-            matrix[:, 2] = (shift_c, shift_r)
-        if affine:
-            mask = resize(head.astype(np.float32), size) > 0.5
-            found = _refined(one, other, mask, matrix)
-            if abs(float(np.linalg.det(found[:, :2])) - 1) < 0.35 and np.abs(found[:, 2]).max() < 0.25 * max(size):
-                matrix = float32(found)
-    except cv2.error:
-        return np.eye(2, 3, dtype=np.float32)
+    window = cv2.createHanningWindow((size[1], size[0]), cv2.CV_32F)
+    (shift_c, shift_r), sure = cv2.phaseCorrelate(one, other, window)
+    if sure > 0.1 and max(abs(shift_c), abs(shift_r)) < 0.12 * max(size):
+        matrix[:, 2] = (shift_c, shift_r)
+    if affine:
+        mask = resize(head.astype(np.float32), size) > 0.5
+        found = _refined(one, other, mask, matrix)
+        if abs(float(np.linalg.det(found[:, :2])) - 1) < 0.35 and np.abs(found[:, 2]).max() < 0.25 * max(size):
+            matrix = float32(found)
     matrix[:, 2] /= factor
     return matrix
 
 
-def _carried(stack: Canvas, onto: Canvas, variant: str, planes: list[int]) -> Canvas:
+def _carried(stack: Canvas, onto: Canvas, way: _Way, planes: list[int]) -> Canvas:
     """The stack's slices registered onto the canvas's."""
-    _, way, title = variant.split(", ")
-    method = _METHODS[title]
     pixels, lesion, head = stack.pixels.copy(), stack.lesion.copy(), stack.head.copy()
     size = (onto.pixels.shape[2], onto.pixels.shape[1])
     for z in planes:
-        matrix = registered(onto.pixels[z], stack.pixels[z], onto.head[z] & stack.head[z], affine=way == "affine")
-        flags = method | cv2.WARP_INVERSE_MAP
+        matrix = registered(onto.pixels[z], stack.pixels[z], onto.head[z] & stack.head[z], affine=way.affine)
+        flags = _METHODS[way.method] | cv2.WARP_INVERSE_MAP
         pixels[z] = cv2.warpAffine(stack.pixels[z], matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
         for out, mask in ((lesion, stack.lesion[z]), (head, stack.head[z])):
             out[z] = (
@@ -128,10 +139,10 @@ def forge(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator) -> For
     if canvas.pixels.shape[0] > 1 and canvas.lesion.any():
         ways.append("neighbour")
     for k in rng.permutation(len(ways))[:2]:
-        title = tuple(_METHODS)[int(rng.integers(len(_METHODS)))]
-        variant = f"{ways[k]}, {'affine' if rng.random() < 0.75 else 'shift'}, {title}"
+        method = tuple(_METHODS)[int(rng.integers(len(_METHODS)))]
+        way = _Way(ways[k], bool(rng.random() < 0.75), method)
         bring = ways[k] != "neighbour" and (not canvas.lesion.any() or rng.random() < 0.4)
-        forged = (_brought if bring else _covered)(canvas, donor, rng, ways[k], variant)
+        forged = (_brought if bring else _covered)(canvas, donor, rng, way)
         if forged is not None:
             return forged
     return None
@@ -145,14 +156,12 @@ def _origin(canvas: Canvas, donor: Canvas | None, origin: str) -> Canvas | None:
     return sources.mirrored(canvas)
 
 
-def _covered(
-    canvas: Canvas, donor: Canvas | None, rng: np.random.Generator, origin: str, variant: str
-) -> Forged | None:
+def _covered(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator, way: _Way) -> Forged | None:
     site = places.over_lesion(canvas, rng, reach=1.3)
     if site is None:
         return None
     other: Canvas | None = canvas
-    if origin == "neighbour":
+    if way.origin == "neighbour":
         order = [
             _neighbour(canvas, z, _spanned(canvas, site.hole, (slice(None), site.rows, site.cols))[z])
             for z in range(canvas.pixels.shape[0])
@@ -168,10 +177,10 @@ def _covered(
             high=canvas.high,
         )
     else:
-        other = _origin(canvas, donor, origin)
+        other = _origin(canvas, donor, way.origin)
     if other is None:
         return None
-    other = _carried(other, canvas, variant, site.planes())
+    other = _carried(other, canvas, way, site.planes())
     width, profile = draw_edge(rng, site.hole)
     alpha = soften(site.hole, site.field, width, profile)
     sigma = float(rng.uniform(4.0, 11.0))
@@ -202,19 +211,17 @@ def _covered(
         kind="removed",
         lesion=site.lesion & ~(site.hole & (alpha > 0.5)),
         family="fourth/atlas",
-        variant=variant,
+        variant=str(way),
         parameters={"neighbourhood": sigma, "edge": width, "profile": profile},
     )
 
 
-def _brought(
-    canvas: Canvas, donor: Canvas | None, rng: np.random.Generator, origin: str, variant: str
-) -> Forged | None:
-    other = _origin(canvas, donor, origin)
+def _brought(canvas: Canvas, donor: Canvas | None, rng: np.random.Generator, way: _Way) -> Forged | None:
+    other = _origin(canvas, donor, way.origin)
     if other is None or not other.lesion.any():
         return None
     planes = [int(z) for z in np.flatnonzero(other.lesion.any(axis=(1, 2)))]
-    other = _carried(other, canvas, variant, planes)
+    other = _carried(other, canvas, way, planes)
     arrived = other.lesion & canvas.head & ~np.stack([dilate(plane, 3) for plane in canvas.lesion])
     site = places.over_lesion(
         Canvas(pixels=other.pixels, lesion=arrived, head=canvas.head, low=other.low, high=other.high), rng, reach=1.0
@@ -248,7 +255,7 @@ def _brought(
         kind="added",
         lesion=site.lesion | (arrived & (alpha > 0.5)),
         family="fourth/atlas",
-        variant=variant,
+        variant=str(way),
         parameters={"neighbourhood": sigma, "edge": width, "profile": profile},
     )
 

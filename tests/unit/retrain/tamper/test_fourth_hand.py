@@ -31,7 +31,7 @@ from dicomguard.retrain.tamper.fourth_hand import site as places
 
 from .phantom import phantom
 
-HAND = list(HELD_BACK)
+HAND = [name for name in HELD_BACK if name.startswith("fourth/")]
 REMOVERS = [name for name in HAND if "removed" in HELD_BACK[name].kinds]
 ADDERS = [name for name in HAND if "added" in HELD_BACK[name].kinds]
 
