@@ -19,7 +19,7 @@ from dicomguard.analyze.judging import Judge
 from dicomguard.analyze.pixels import Reader
 from dicomguard.clock import Clock, SystemClock
 from dicomguard.core.job import DECODE_MEMORY_BYTES, DECODE_S, AnalysisJob, AnalysisReport
-from dicomguard.errors import Broken, DicomguardError, Refused, Unavailable
+from dicomguard.errors import Broken, DicomguardError, Refused, Shortage, Unavailable, shortage
 
 HEARTBEAT_S = 2.0
 
@@ -113,14 +113,21 @@ def _job(message: dict[str, Any]) -> AnalysisJob:
 def _reply(worker: _Worker, message: dict[str, Any], heart: _Heart) -> dict[str, Any]:
     try:
         return {"report": worker.do(_job(message), heart).to_json()}
+    except OSError as error:
+        passing = shortage(error)
+        if passing is None:
+            raise
+        return _failed(passing)
     except DicomguardError as error:
-        family = next(kind.__name__ for kind in (Refused, Unavailable, Broken) if isinstance(error, kind))
-        return {"error": family, "message": str(error)}
+        return _failed(shortage(error) or error)
     except MemoryError:
-        return {
-            "error": "Unavailable",
-            "message": "The analysis ran out of memory. Give it more.",
-        }
+        # Of this process, and most likely for this study: no shortage, which is waited for as long as it takes.
+        return _failed(Unavailable("The analysis ran out of memory. Give it more."))
+
+
+def _failed(error: DicomguardError) -> dict[str, Any]:
+    family = next(kind for kind in (Refused, Shortage, Unavailable, Broken) if isinstance(error, kind))
+    return {"error": family.__name__, "message": str(error)}
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from dicomguard.clock import Clock, SystemClock
 from dicomguard.core import canon
 from dicomguard.core.job import AnalysisJob, AnalysisReport
 from dicomguard.core.verdict import Model, ModelScope, OperatingPoint, Software, Verdict
-from dicomguard.errors import Broken, Refused, Unavailable
+from dicomguard.errors import Broken, Refused, Shortage, Unavailable
 
 JOB_FILE = "job.json"
 # Raised when the same study and model would get another verdict.
@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 Stop = Callable[[], bool]
 
 _logger = log.get("analyze")
-_FAMILIES = {"Refused": Refused, "Unavailable": Unavailable, "Broken": Broken}
+_FAMILIES = {family.__name__: family for family in (Refused, Shortage, Unavailable, Broken)}
 
 
 def software() -> Software:
@@ -82,6 +82,8 @@ class Analyst:
 
     def run(self, job: AnalysisJob, *, on_progress: Progress | None = None, stop: Stop | None = None) -> AnalysisReport:
         """Analyse one study. `Unavailable`: the child died, hung or was stopped; ask again or record it.
+
+        `Shortage`, or an error of the system that `errors.shortage` knows: the study has no part in it; ask later.
 
         `on_progress(done, total)` counts half steps (decoding, judging); `stop` is asked each second.
         """

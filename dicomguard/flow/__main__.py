@@ -48,7 +48,7 @@ def run(settings: config.Config, stop: threading.Event, reload: threading.Event)
             studies_at_once=settings.analysis.children,
         )
         with Analysts(settings.analysis.children) as analysts:
-            _register(engine, store, clock, settings, analysts)
+            _register(engine, store, clock, settings, analysts, stop)
             beat = sweep.Sweep(engine=engine, store=store, clock=clock, node=node, settings=_times(settings))
             beat.begin()
             engine.launch()
@@ -66,7 +66,14 @@ def run(settings: config.Config, stop: threading.Event, reload: threading.Event)
             beat.end()
 
 
-def _register(engine: Engine, store: Store, clock: SystemClock, settings: config.Config, analysts: Analysts) -> None:
+def _register(
+    engine: Engine,
+    store: Store,
+    clock: SystemClock,
+    settings: config.Config,
+    analysts: Analysts,
+    stop: threading.Event,
+) -> None:
     work = study.StudyWork(
         store=store,
         clock=clock,
@@ -88,6 +95,8 @@ def _register(engine: Engine, store: Store, clock: SystemClock, settings: config
             decode_s=settings.analysis.decode_s,
         ),
         analyse=analysts.analyse,
+        # Set before the engine closes: a child that ends with its worker says nothing about the study.
+        stopping=stop.is_set,
     )
     engine.register(study.WORKFLOW, work.run)
     sending = delivery.DeliveryWork(

@@ -9,7 +9,7 @@ from dicomguard.config import Config
 from dicomguard.core import commitment
 from dicomguard.core.delivery import retry
 from dicomguard.errors import Refused
-from dicomguard.flow.states import BEFORE_DELIVERY, CANCELLED, DELIVERING, DONE, FAILED, OPENED
+from dicomguard.flow.states import BEFORE_DELIVERY, CANCELLED, DELIVERING, DONE, FAILED
 from dicomguard.store import audit, commitments, deliveries, runs, studies, worklist
 from dicomguard.store.db import Store, open_configured
 
@@ -70,9 +70,7 @@ class Client:
         with self._store.begin() as tx:
             for revision in studies.revisions(tx, study_key)[-1:]:
                 reason = f"retried by {by}"
-                again += studies.advance(
-                    tx, study_key, revision.number, OPENED, from_=(FAILED, CANCELLED), reason=reason
-                )
+                again += studies.reopen(tx, study_key, revision.number, from_=(FAILED, CANCELLED), reason=reason)
             for revision in studies.revisions(tx, study_key):
                 deliveries.lock(tx, study_key, revision.number)
             for delivery in deliveries.of_study(tx, study_key):

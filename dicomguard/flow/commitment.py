@@ -5,7 +5,7 @@ What is due stands in rows; the sweep starts an attempt for each, so a restart l
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from dicomguard import log
@@ -29,6 +29,9 @@ COMMIT_WORKFLOW, ANSWER_WORKFLOW = "commit_v1", "answer_v1"
 _ASKING = timedelta(minutes=10)
 # What a peer has just sent gets its rows within this.
 _SETTLE_S = 5.0
+# After attempts that ended before they wrote anything down.
+_WORN_OUT = "alarm: its attempts ended without a word; look at the log. It is tried again each hour"
+_WORN_OUT_PAUSE = timedelta(hours=1)
 _NOBODY = "No destination has the AE title of this peer any more. Add it again."
 
 _log = log.get("flow")
@@ -80,6 +83,27 @@ def plan(tx: Tx, delivery: Delivery, *, clock: Clock) -> None:
         next_at=now,
     )
     commitments.save(tx, replace(core.renew(fresh, now=now), parts=parts))
+
+
+def put_off(store: Store, value: Commitment, *, now: datetime) -> None:
+    """Its attempts ended again and again before they were written down: a person has to look, and it goes on later."""
+    with store.begin() as tx:
+        deliveries.lock(tx, value.study_key, value.revision)
+        if commitments.get(tx, value.study_key, value.revision, value.destination) != value:
+            return
+        commitments.save(tx, core.not_taken(value, _WORN_OUT, Patience(again=_WORN_OUT_PAUSE), now=now))
+    _log.error(
+        "commitment.put_off", study=value.study_key, revision=value.revision, destination=value.destination,
+        attempt=value.attempt, reason=_WORN_OUT,
+    )  # fmt: skip
+
+
+def put_off_answer(store: Store, request: commitments.Request, *, now: datetime) -> None:
+    """The same of an answer to a peer."""
+    with store.begin() as tx:
+        if not commitments.advance(tx, request, "waiting", next_at=now + _WORN_OUT_PAUSE, comment=_WORN_OUT):
+            return
+    _log.error("commitment.put_off", ae=request.calling_ae, attempt=request.attempt, reason=_WORN_OUT)
 
 
 class CommitmentWork:

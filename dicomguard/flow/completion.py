@@ -16,6 +16,8 @@ from dicomguard.store.db import Store, Tx
 # A study that comes back this often within the window is being sent in pieces, or round in a circle.
 _MANY_REVISIONS = 5
 _WINDOW = timedelta(hours=1)
+# Receivers on other machines have clocks of their own.
+_CLOCKS_APART = timedelta(minutes=1)
 
 _log = log.get("flow")
 
@@ -48,32 +50,59 @@ class Settings(Terms):
 
 def open_complete(store: Store, settings: Settings, *, now: datetime) -> list[StudyRevision]:
     """Close what is complete; earlier revisions that did not begin delivery are superseded in the same transaction."""
+    _follow_the_clock(store, now=now)
     with store.read() as tx:
-        open_studies = studies.collecting(
-            tx,
-            now=now,
-            association_hold=settings.association_hold,
-            holds={title: terms.association_hold for title, terms in settings.senders.items()},
-        )
-        past = {study.study_key: studies.revisions(tx, study.study_key) for study in open_studies}
-    opened = []
-    for study in open_studies:
-        terms = settings.of(study.calling_ae)
-        patience = slowed(terms.patience, past[study.study_key], now=now)
+        complete = [study.study_key for study, _ in _complete(tx, settings, now=now)]
+    opened = (_open(store, settings, study_key, now=now) for study_key in complete)
+    return [revision for revision in opened if revision is not None]
+
+
+def _follow_the_clock(store: Store, *, now: datetime) -> None:
+    """A clock that was ahead and is right again must not have studies wait until it gets there once more."""
+    with store.read() as tx:
+        if not studies.ahead(tx, now=now + _CLOCKS_APART):
+            return
+    with store.begin() as tx:
+        studies.come_by(tx, now=now)
+    _log.warning("clock.returned", reason="Images came later than now. Look after the time of this machine.")
+
+
+def _open(store: Store, settings: Settings, study_key: str, *, now: datetime) -> StudyRevision | None:
+    """None when a sender, a person, or a worker that took the lease while this one slept has changed the matter."""
+    said = _priorities(store, study_key)
+    with store.begin() as tx:
+        studies.lock(tx, study_key)
+        found = _complete(tx, settings, now=now, only=study_key)
+        if not found:
+            return None
+        ((study, reason),) = found
+        urgent = why_urgent(settings.of(study.calling_ae).urgent, asked=study.asked_urgent, priorities=said)
+        revision = studies.open_revision(tx, study_key, closed_because=reason, now=now, urgent=bool(urgent))
+        _supersede(tx, revision)
+    _log.event("revision.opened", study=study_key, revision=revision.number, reason=reason)
+    if urgent:
+        _log.event("revision.preferred", study=study_key, revision=revision.number, reason=urgent)
+    return revision
+
+
+def _complete(
+    tx: Tx, settings: Settings, *, now: datetime, only: str | None = None
+) -> list[tuple[studies.OpenStudy, str]]:
+    """Studies (or that of the key `only`) that are complete as the rows stand, with the reason."""
+    found = []
+    for study in studies.collecting(
+        tx,
+        now=now,
+        association_hold=settings.association_hold,
+        holds={title: terms.association_hold for title, terms in settings.senders.items()},
+        only=only,
+    ):
+        past = studies.revisions(tx, study.study_key)
+        patience = slowed(settings.of(study.calling_ae).patience, past, now=now)
         answer = decide(study.activity, patience, now=now, forced_by=study.forced_by, on_hold=study.on_hold)
         if isinstance(answer, Close):
-            said = _priorities(store, study.study_key)
-            urgent = why_urgent(terms.urgent, asked=study.asked_urgent, priorities=said)
-            with store.begin() as tx:
-                revision = studies.open_revision(
-                    tx, study.study_key, closed_because=answer.reason, now=now, urgent=bool(urgent)
-                )
-                _supersede(tx, revision)
-            _log.event("revision.opened", study=study.study_key, revision=revision.number, reason=answer.reason)
-            if urgent:
-                _log.event("revision.preferred", study=study.study_key, revision=revision.number, reason=urgent)
-            opened.append(revision)
-    return opened
+            found.append((study, answer.reason))
+    return found
 
 
 def slowed(patience: Patience, past: Sequence[StudyRevision], *, now: datetime) -> Patience:

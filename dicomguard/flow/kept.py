@@ -1,6 +1,5 @@
 """What earlier steps and revisions left in the store, read back and verified."""
 
-import contextlib
 import hashlib
 import json
 import shutil
@@ -17,7 +16,7 @@ from dicomguard.core.instance import Header, Instance
 from dicomguard.core.job import AnalysisReport
 from dicomguard.core.study import CONFLICT_COPY, Manifest
 from dicomguard.core.verdict import Predecessor, Verdict
-from dicomguard.errors import Broken, Refused
+from dicomguard.errors import Broken, Refused, shortage
 from dicomguard.flow.states import BEGAN_DELIVERY
 from dicomguard.sr.build import Earlier, tracking_uids
 from dicomguard.store import results, studies
@@ -75,8 +74,16 @@ def header(store: Store, instance: Instance) -> Header:
     try:
         return part10.read_header(store.root / instance.path)
     except (Refused, FileNotFoundError) as error:
+        refuse_shortage(error)
         _log.error("header.unreadable", kind=type(error).__name__)
         return freeze.unreadable(instance)
+
+
+def refuse_shortage(error: Exception) -> None:
+    """Raise `Shortage` where a file could not be read because of the machine: it says nothing about the file."""
+    passing = shortage(error)
+    if passing is not None:
+        raise passing from error
 
 
 def dataset_heads(store: Store, manifest: Manifest, instances: Iterable[Instance] = ()) -> dict[str, pydicom.Dataset]:
@@ -94,9 +101,19 @@ def dataset_heads(store: Store, manifest: Manifest, instances: Iterable[Instance
     } or {instance.sop_instance_uid: instance.path for instance in instances}
     heads = {}
     for uid, path in paths.items():
-        with contextlib.suppress(Refused, FileNotFoundError):
-            heads[uid] = part10.read_dataset_head(store.root / path)
+        head = dataset_head(store, path)
+        if head is not None:
+            heads[uid] = head
     return heads
+
+
+def dataset_head(store: Store, path: str, *, tags: tuple[str, ...] | None = None) -> pydicom.Dataset | None:
+    """A kept dataset without pixels, of `tags` (keywords) only where they are given; None when it cannot be read."""
+    try:
+        return part10.read_dataset_head(store.root / path, tags=tags)
+    except (Refused, FileNotFoundError) as error:
+        refuse_shortage(error)
+        return None
 
 
 def unpacked_masks(folder: Path, verdict: Verdict, headers: Mapping[str, pydicom.Dataset]) -> Masks:

@@ -1,16 +1,15 @@
 """The objects of a revision from what is kept of it: all of them, or the report alone when those cannot be made."""
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
-from dicomguard import log, part10
+from dicomguard import log
 from dicomguard.core.instance import Instance
 from dicomguard.core.result import ResultObject
 from dicomguard.core.study import Manifest
-from dicomguard.errors import Refused, Unavailable
+from dicomguard.errors import Unavailable
 from dicomguard.flow import kept
 from dicomguard.sr import build as sr_build
 from dicomguard.store.db import Store
@@ -68,6 +67,7 @@ def plain(
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001 -- any fault of ours: the next way avoids more of what may have it
+            kept.refuse_shortage(error)
             _log.crashed("report.reduced", study=study_key, revision=manifest.revision)
             failed = error
     raise failed
@@ -84,8 +84,9 @@ def _less_and_less(
 def _identity(store: Store, instances: Sequence[Instance]) -> Dataset:
     """What says whose study it is, of the first instance that can be read."""
     for item in instances:
-        with contextlib.suppress(Refused, FileNotFoundError):
-            return part10.read_dataset_head(store.root / item.path, tags=_IDENTITY)
+        head = kept.dataset_head(store, item.path, tags=_IDENTITY)
+        if head is not None:
+            return head
     return Dataset()
 
 

@@ -5,6 +5,7 @@ step answers is small JSON; bulk lies in files whose hashes are in rows. An expe
 exception: the workflow itself always ends well.
 """
 
+import contextlib
 import secrets
 import shutil
 from collections.abc import Callable, Collection
@@ -24,7 +25,7 @@ from dicomguard.core.result import ResultObject
 from dicomguard.core.selection import Rule
 from dicomguard.core.study import Manifest
 from dicomguard.core.verdict import NO_MODEL, Model, Predecessor, Verdict, not_analysable
-from dicomguard.errors import Broken, Refused, Unavailable
+from dicomguard.errors import Broken, Refused, Unavailable, shortage
 from dicomguard.flow import judge, kept, reports
 from dicomguard.flow.engine import DELIVER, STUDY, Engine
 from dicomguard.flow.states import (
@@ -48,6 +49,7 @@ WORKFLOW = "study_v1"
 DELIVERY_WORKFLOW = "deliver_v1"
 # A child that dies once may have met a full machine; twice it has met this study.
 CHILD_DEATHS = 2
+# By itself; a person who retries gives as many again.
 ATTEMPTS = 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 900.0
 _DIED = "the analysis stopped unexpectedly"
@@ -87,8 +89,15 @@ class Withdrawn(Exception):
     """A later revision of the study reports instead, or a person cancelled this one: it ends without a word."""
 
 
+class Stopped(Unavailable):
+    """The worker ends; what it leaves is for the next one."""
+
+
 def workflow_id(study_key: str, number: int, attempt: int) -> str:
-    """`study/<study_key>/r<n>`, later attempts `…/a<k>`; our own keys only, since ids are logged."""
+    """`study/<study_key>/r<n>`, later attempts `…/a<k>`; our own keys only, since ids are logged.
+
+    Attempts are counted on through retries by a person; each begins at the next multiple of `ATTEMPTS`.
+    """
     return f"study/{study_key}/r{number}" + (f"/a{attempt}" if attempt else "")
 
 
@@ -100,11 +109,21 @@ def delivery_id(study_key: str, number: int, destination: str, attempt: int) -> 
 class StudyWork:
     """The steps, with what they need."""
 
-    def __init__(self, *, store: Store, clock: Clock, settings: Settings, analyse: Analyse) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        settings: Settings,
+        analyse: Analyse,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`stopping`: whether this worker was asked to end."""
         self._store = store
         self._clock = clock
         self._settings = settings
         self._analyse = analyse
+        self._stopping = stopping
 
     def run(self, engine: Engine, study_key: str, number: int, attempt: int, poisoned: bool) -> dict[str, Any]:
         """The workflow. `poisoned`: the process died again and again over this study, so its pixels stay closed."""
@@ -115,7 +134,7 @@ class StudyWork:
             ("hand_over", lambda: self.hand_over(study_key, number)),
         )
         excuses = {"freeze": self.excuse, "analyse": self.excuse, "build": self.excuse_report}
-        last = attempt + 1 >= ATTEMPTS
+        last = (attempt + 1) % ATTEMPTS == 0
         answer: dict[str, Any] = {}
         urgent = False
         for name, step in steps:
@@ -127,10 +146,12 @@ class StudyWork:
                 answer = engine.step("excuse", guarded, "excuse", excuse, study_key, number)
             if answer["outcome"] == "done":
                 continue
-            if answer["outcome"] == "unavailable" and not last:
+            if answer["outcome"] == "stopped" or (answer["outcome"] == "unavailable" and not last):
                 engine.enqueue(
                     STUDY, WORKFLOW, study_key, number, attempt + 1, poisoned,
-                    workflow_id=workflow_id(study_key, number, attempt + 1), delay_s=pause_s(attempt),
+                    workflow_id=workflow_id(study_key, number, attempt + 1),
+                    # Of a worker that is stopped: so long that it does not take it up again itself.
+                    delay_s=_FIRST_PAUSE_S if answer["outcome"] == "stopped" else pause_s(attempt),
                     urgent=urgent,
                 )  # fmt: skip
             elif answer["outcome"] != "withdrawn":
@@ -305,6 +326,9 @@ class StudyWork:
         try:
             return analyze_client.model_of(self._weights())
         except (Refused, Broken) as error:
+            passing = shortage(error)
+            if passing is not None:
+                raise passing from error
             _log.error("weights.unreadable", reason=str(error))
             return NO_MODEL
 
@@ -324,6 +348,8 @@ class StudyWork:
         weights_path = self._weights()
         deaths = CHILD_DEATHS if poisoned else 0
         while deaths < CHILD_DEATHS:
+            if self._stopping():
+                raise Stopped("The worker is being stopped. The next one judges the study.")
             job = AnalysisJob(
                 manifest=manifest,
                 files_root=str(self._store.root),
@@ -342,12 +368,17 @@ class StudyWork:
                 report = self._analyse(
                     job,
                     on_progress=self._progress(study_key, number),
-                    stop=lambda: self._withdrawn(study_key, number),
+                    stop=lambda: self._unwanted(study_key, number),
                 )
             except Unavailable as error:
                 # Died, hung, took too long, or was stopped by us.
                 if self._withdrawn(study_key, number):
                     raise Withdrawn from None
+                if shortage(error) is not None:
+                    raise
+                if self._stopping():
+                    # Whoever ended the child, it was not the study.
+                    continue
                 deaths += 1
                 _log.warning("child.ended", study=study_key, revision=number, attempt=deaths, reason=str(error))
             else:
@@ -370,8 +401,17 @@ class StudyWork:
         with self._store.read() as tx:
             return studies.state(tx, study_key, number) in WITHDRAWN
 
+    def _unwanted(self, study_key: str, number: int) -> bool:
+        """Whether the child is to end; a database that does not answer for a moment is no reason."""
+        if self._stopping():
+            return True
+        try:
+            return self._withdrawn(study_key, number)
+        except Unavailable:
+            return False
+
     def _progress(self, study_key: str, number: int) -> Callable[[int, int], None]:
-        """Writes how far it is, at most once a second: each row is a flush to the disk."""
+        """Writes how far it is, at most once a second: each row is a flush to the disk. One may be missed."""
         written = -1.0
 
         def write(done: int, total: int) -> None:
@@ -379,7 +419,7 @@ class StudyWork:
             now = self._clock.monotonic()
             if written < 0 or now - written >= 1.0 or done == total:
                 written = now
-                with self._store.begin() as tx:
+                with contextlib.suppress(Unavailable), self._store.begin() as tx:
                     studies.set_progress(tx, study_key, number, done, total)
 
         return write
@@ -423,22 +463,24 @@ def guarded(name: str, step: Callable[[], dict[str, Any]], study_key: str, numbe
     except Withdrawn:
         _log.event("study.withdrawn", study=study_key, revision=number, step=name)
         return {"outcome": "withdrawn"}
-    except Unavailable as error:
-        _log.warning("step.postponed", study=study_key, revision=number, step=name, reason=str(error))
-        return {"outcome": "unavailable", "reason": str(error)}
-    except Refused as error:
-        return {"outcome": "refused", "reason": str(error)}
-    except Broken as error:
-        return {"outcome": "broken", "reason": str(error)}
+    except Stopped as error:
+        _log.event("step.left", study=study_key, revision=number, step=name)
+        return {"outcome": "stopped", "reason": str(error)}
     except Exception as error:  # noqa: BLE001 -- the top of a step
+        later = error if isinstance(error, Unavailable) else shortage(error)
+        if later is not None:
+            _log.warning("step.postponed", study=study_key, revision=number, step=name, reason=str(later))
+            return {"outcome": "unavailable", "reason": str(later)}
+        if isinstance(error, Refused | Broken):
+            return {"outcome": "refused" if isinstance(error, Refused) else "broken", "reason": str(error)}
         _log.crashed("step.crashed", study=study_key, revision=number, step=name)
         reason = f"A fault of ours in the step {name} ({type(error).__name__}). Send the log to the makers."
         return {"outcome": "broken", "reason": reason}
 
 
 def pause_s(attempt: int) -> float:
-    """Seconds before the next attempt at a study whose disk or database was away."""
-    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * float(1 << min(attempt, 10)))
+    """Seconds before the next attempt at a study whose disk or database was away; short again after a retry."""
+    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * float(1 << min(attempt % ATTEMPTS, 10)))
 
 
 def items_of(objects: Collection[ResultObject]) -> tuple[Item, ...]:

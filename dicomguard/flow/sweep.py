@@ -147,14 +147,19 @@ class Sweep:
             first = workflow_id(study_key, number, 0)
             if first in live:
                 continue
-            past = [run for run in self._engine.runs(first) if _without_attempt(run.workflow_id) == first]
-            deaths = sum(run.status == EXCEEDED for run in past)
-            if deaths >= _POISONED_TWICE or len(past) >= ATTEMPTS:
+            with self._store.read() as tx:
+                begin = ATTEMPTS * studies.retries(tx, study_key, number)
+            runs = [run for run in self._engine.runs(first) if _without_attempt(run.workflow_id) == first]
+            # What was before a person's retry does not count any more.
+            past = {_attempt(run.workflow_id): run for run in runs if _attempt(run.workflow_id) >= begin}
+            deaths = sum(run.status == EXCEEDED for run in past.values())
+            attempt = max(past, default=begin - 1) + 1
+            if deaths >= _POISONED_TWICE or attempt >= begin + ATTEMPTS:
                 self._give_up(study_key, number)
                 continue
             self._engine.enqueue(
-                STUDY, WORKFLOW, study_key, number, len(past), deaths > 0,
-                workflow_id=workflow_id(study_key, number, len(past)), urgent=(study_key, number) in urgent,
+                STUDY, WORKFLOW, study_key, number, attempt, deaths > 0,
+                workflow_id=workflow_id(study_key, number, attempt), urgent=(study_key, number) in urgent,
             )  # fmt: skip
 
     def _give_up(self, study_key: str, number: int) -> None:
@@ -192,16 +197,20 @@ class Sweep:
             requests = commitments.requests(tx, now=now)
         live = {run.workflow_id for run in self._engine.live(DELIVER)} if due or requests else set()
         for value in due:
-            self._start_attempt(
+            goes_on = self._start_attempt(
                 live, commitment.commit_id(value), commitment.COMMIT_WORKFLOW,
                 value.study_key, value.revision, value.destination, value.attempt,
                 partition=f"commit {value.destination}",
             )  # fmt: skip
+            if not goes_on:
+                commitment.put_off(self._store, value, now=now)
         for request in requests:
-            self._start_attempt(
+            goes_on = self._start_attempt(
                 live, commitment.answer_id(request), commitment.ANSWER_WORKFLOW, request.key, request.attempt,
                 partition=f"answer {request.calling_ae}",
             )  # fmt: skip
+            if not goes_on:
+                commitment.put_off_answer(self._store, request, now=now)
 
     def _start_attempt(
         self, live: Collection[str], wanted: str, workflow: str, *arguments: str | int, partition: str,
@@ -257,6 +266,11 @@ class Sweep:
 def _without_attempt(run_id: str) -> str:
     """`study/<key>/r<n>` of any attempt at it."""
     return "/".join(run_id.split("/")[:3])
+
+
+def _attempt(run_id: str) -> int:
+    """`k` of `study/<key>/r<n>/a<k>`; the first attempt does not name it."""
+    return int("".join(run_id.split("/")[3:]).removeprefix("a") or 0)
 
 
 def _is_attempt(run_id: str, wanted: str) -> bool:

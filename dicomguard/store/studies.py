@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
-from sqlalchemy import Row, Select, func, literal, select
+from sqlalchemy import ColumnElement, Row, Select, func, literal, select
 
 from dicomguard.core import canon
 from dicomguard.core.completion import Activity
@@ -61,14 +61,16 @@ def collecting(
     now: datetime,
     association_hold: timedelta = _ASSOCIATION_HOLD,
     holds: Mapping[str, timedelta] = MappingProxyType({}),
+    only: str | None = None,
 ) -> list[OpenStudy]:
-    """Studies with instances that no revision covers yet, the longest waiting first.
+    """Studies (or the study with the key `only`) with instances that no revision covers yet, the longest waiting first.
 
     `association_hold`: how long ago an open association may have stored something and still hold the study; `holds`:
     the same by calling AE title, where that is known better.
     """
-    rows = tx.execute(select(study).where(study.c.collecting).order_by(study.c.collecting_first_at)).all()
-    open_ones, released = _holding(tx)
+    wanted = (study.c.collecting, *(() if only is None else (study.c.study_key == only,)))
+    rows = tx.execute(select(study).where(*wanted).order_by(study.c.collecting_first_at)).all()
+    open_ones, released = _holding(tx, *wanted)
     return [
         OpenStudy(
             study_key=row.study_key,
@@ -92,19 +94,38 @@ def collecting(
     ]
 
 
-def _holding(tx: Tx) -> tuple[dict[str, list[datetime]], set[str]]:
+def _holding(tx: Tx, *wanted: ColumnElement[bool]) -> tuple[dict[str, list[datetime]], set[str]]:
     """When each open association stored last, by study; and the studies of which all associations were released."""
     rows = tx.execute(
         select(association_study.c.study_key, association_study.c.last_store_at, association.c.how)
         .join(association, association.c.id == association_study.c.association_id)
         .join(study, study.c.study_key == association_study.c.study_key)
-        .where(study.c.collecting, association_study.c.last_store_at >= study.c.collecting_first_at)
+        .where(*wanted, association_study.c.last_store_at >= study.c.collecting_first_at)
     ).all()
     open_ones: dict[str, list[datetime]] = {}
     for study_key, stored_at, how in rows:
         if how == "":
             open_ones.setdefault(study_key, []).append(stored_at)
     return open_ones, {key for key, _, _ in rows} - {key for key, _, how in rows if how != "release"}
+
+
+def ahead(tx: Tx, *, now: datetime) -> bool:
+    """Whether something seems to have come to an open study later than `now`."""
+    return (
+        tx.execute(select(study.c.study_key).where(study.c.collecting, study.c.collecting_last_at > now)).first()
+        is not None
+    )
+
+
+def come_by(tx: Tx, *, now: datetime) -> None:
+    """What seems to have come to open studies later than `now` has come now."""
+    for column in (study.c.collecting_first_at, study.c.collecting_last_at):
+        tx.execute(study.update().where(study.c.collecting, column > now).values({column: now}))
+
+
+def lock(tx: Tx, study_key: str) -> None:
+    """Have senders, persons and other workers that change the study wait for the end of the transaction."""
+    tx.execute(select(study.c.study_key).where(study.c.study_key == study_key).with_for_update()).all()
 
 
 def open_revision(
@@ -287,6 +308,22 @@ def advance(tx: Tx, study_key: str, number: int, to: str, *, from_: Collection[s
         .values(state=to, reason=reason)
     )
     return tx.execute(moved).rowcount == 1
+
+
+def reopen(tx: Tx, study_key: str, number: int, *, from_: Collection[str], reason: str) -> bool:
+    """Have the work on a revision begin again, with attempts of its own; false when it was not in one of `from_`."""
+    if not advance(tx, study_key, number, OPENED, from_=from_, reason=reason):
+        return False
+    c = revision_table.c
+    again = revision_table.update().where(c.study_key == study_key, c.number == number).values(retries=c.retries + 1)
+    tx.execute(again)
+    return True
+
+
+def retries(tx: Tx, study_key: str, number: int) -> int:
+    """How often a revision was reopened."""
+    c = revision_table.c
+    return tx.execute(select(c.retries).where(c.study_key == study_key, c.number == number)).scalar() or 0
 
 
 def state(tx: Tx, study_key: str, number: int) -> str | None:

@@ -25,6 +25,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     false,
+    text,
 )
 
 
@@ -165,6 +166,8 @@ revision = Table(
     Column("manifest", Text),
     # Whether it is analysed and delivered before others.
     Column("urgent", Boolean, nullable=False, default=False, server_default=false()),
+    # How often a person has started it again; each time it has its attempts anew.
+    Column("retries", Integer, nullable=False, default=0, server_default=text("0")),
     Index("revision_state", "state"),
 )
 
@@ -409,6 +412,10 @@ def _add_commitment(connection: Connection) -> None:
         table.create(connection, checkfirst=True)
 
 
+def _add_retries(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE revision ADD COLUMN retries INTEGER NOT NULL DEFAULT 0")
+
+
 # Step from version n to n + 1, keyed by n; the first version is made by `METADATA.create_all`.
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _add_urgent, 2: _add_commitment}
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _add_urgent, 2: _add_commitment, 3: _add_retries}
 SCHEMA_VERSION = 1 + len(MIGRATIONS)

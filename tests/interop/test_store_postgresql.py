@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from sqlalchemy import create_engine
 
 from dicomguard.clock import FakeClock, SystemClock
+from dicomguard.core.completion import Patience
 from dicomguard.errors import Unavailable
+from dicomguard.flow import completion
 from dicomguard.store import audit, studies
 from dicomguard.store.db import Limits, Store, open_store
 from dicomguard.store.files import FakeDisk
@@ -88,6 +91,31 @@ def test_an_instance_that_arrives_while_a_revision_opens_is_in_it_or_starts_the_
         if studies.collecting(tx, now=NOW):
             last = studies.open_revision(tx, key, closed_because="quiet", now=NOW).number
         assert len(studies.instances(tx, key, last)) == 11
+
+
+def test_two_workers_that_both_saw_a_complete_study_open_one_revision(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the leader sleeps past its lease between its look and its write."""
+    key = receive_file(store, CT1, part10_file(tmp_path / "first"), channel="cli").study_key
+    both = threading.Barrier(2, timeout=30)
+
+    def priorities(*_: object) -> list[str]:
+        both.wait()
+        return []
+
+    monkeypatch.setattr(completion, "_priorities", priorities)
+    patience = Patience(quiet=timedelta(minutes=1), longest=timedelta(hours=1))
+    settings = completion.Settings(patience=patience, association_hold=timedelta(minutes=10))
+    opened: list[int] = []
+
+    def close() -> None:
+        opened.extend(item.number for item in completion.open_complete(store, settings, now=NOW + timedelta(hours=2)))
+
+    at_once(close, close)
+    assert opened == [1]
+    with store.read() as tx:
+        assert [item.number for item in studies.revisions(tx, key)] == [1]
 
 
 def test_two_writers_continue_one_audit_chain(store: Store) -> None:

@@ -69,7 +69,13 @@ def worked(store: Store, key: str, *, analyse: Callable[..., AnalysisReport], mo
     work_on(store, analyse=analyse, model=model).run(cast(Engine, Straight()), key, 1, 0, False)
 
 
-def work_on(store: Store, *, analyse: Callable[..., AnalysisReport], model: Path | None = None) -> StudyWork:
+def work_on(
+    store: Store,
+    *,
+    analyse: Callable[..., AnalysisReport],
+    model: Path | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> StudyWork:
     return StudyWork(
         store=store,
         clock=SystemClock(),
@@ -84,6 +90,7 @@ def work_on(store: Store, *, analyse: Callable[..., AnalysisReport], model: Path
             deadline_s=1,
         ),
         analyse=analyse,
+        stopping=stopping,
     )
 
 

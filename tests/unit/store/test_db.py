@@ -7,7 +7,7 @@ from sqlalchemy import select, text
 
 from dicomguard.clock import SystemClock
 from dicomguard.errors import Refused, Unavailable
-from dicomguard.store import counters, tables
+from dicomguard.store import counters, studies, tables
 from dicomguard.store.db import Store, make_wal, open_store
 
 
@@ -57,6 +57,7 @@ def test_a_store_of_the_first_schema_knows_urgent_studies_afterwards(tmp_path: P
         )
         for table in ("study", "revision"):
             connection.execute(f"alter table {table} drop column urgent")
+        connection.execute("alter table revision drop column retries")
         connection.execute("update meta set value = '1' where name = 'schema_version'")
     store = open_store(tmp_path, "", SystemClock())
     with store.read() as tx:
@@ -69,11 +70,36 @@ def test_a_store_of_the_second_schema_gets_the_tables_of_commitment(tmp_path: Pa
     with sqlite3.connect(tmp_path / "node.sqlite") as connection:
         for table in ("commitment", "commitment_request"):
             connection.execute(f"drop table {table}")
+        connection.execute("alter table revision drop column retries")
         connection.execute("update meta set value = '2' where name = 'schema_version'")
     store = open_store(tmp_path, "", SystemClock())
     with store.read() as tx:
         for table in (tables.commitment, tables.commitment_request):
             assert tx.execute(select(table)).all() == []
+    store.close()
+
+
+def test_a_store_of_the_third_schema_counts_retries_afterwards(tmp_path: Path) -> None:
+    """The table of revisions as version 3 made it, with a row."""
+    open_store(tmp_path, "", SystemClock()).close()
+    with sqlite3.connect(tmp_path / "node.sqlite") as connection:
+        connection.execute("alter table revision drop column retries")
+        connection.execute(
+            "insert into study (study_key, study_uid, calling_ae, first_at, last_at, collecting, opened_because, "
+            "forced_by, held_by, current_revision) values ('k', '1.2', 'CT1', '', '', 0, 'first', '', '', 1)"
+        )
+        connection.execute(
+            "insert into revision (study_key, number, opened_because, closed_because, created_at, calling_ae, state, "
+            "reason, progress_done, progress_total) values ('k', 1, 'first', '', '', 'CT1', 'failed', '', 0, 0)"
+        )
+        connection.execute("update meta set value = '3' where name = 'schema_version'")
+    store = open_store(tmp_path, "", SystemClock())
+    with store.begin() as tx:
+        assert studies.retries(tx, "k", 1) == 0
+        assert studies.reopen(tx, "k", 1, from_=("failed",), reason="retried by ada")
+        assert studies.retries(tx, "k", 1) == 1
+        assert not studies.reopen(tx, "k", 1, from_=("failed",), reason="retried by ada")
+        assert studies.retries(tx, "k", 1) == 1
     store.close()
 
 
