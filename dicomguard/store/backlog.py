@@ -26,8 +26,10 @@ from dicomguard.store.tables import instance, meta, study
 
 # Another process was faster; the next look shows what it did.
 _ATTEMPTS = 5
-# Their files are kept; what has another state was given up on purpose.
+# Their files are kept.
 _WITH_FILE = frozenset({"stored", "own"})
+# Holds all of them.
+FOLDER = "store"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,15 +120,16 @@ def read(record: Logged) -> Item:
 
 
 def file_batch(
-    store: Store, items: Sequence[Item], repeated: Sequence[Repeated] = (), *, verify: bool = False
+    store: Store, items: Sequence[Item], repeated: Sequence[Repeated] = (), *, anew: bool = False
 ) -> list[Item]:
     """Make the files and rows that are not there; returns what must be filed one by one. Raises `Unavailable`.
 
-    With `verify` the files that are there are read: a power cut may have torn them.
+    With `anew` the files that are there are written again: a power cut may have torn them, and what a disk has lost the
+    page cache shows whole.
     """
     for _ in range(_ATTEMPTS):
         try:
-            return _attempt(store, items, repeated, verify=verify)
+            return _attempt(store, items, repeated, anew=anew)
         except (IntegrityError, _Raced):
             continue
     return list(items)
@@ -142,7 +145,7 @@ def file_singly(store: Store, item: Item) -> Outcome:
             return filing.quarantine(store, item.arrival, written, str(error))
 
 
-def _attempt(store: Store, items: Sequence[Item], repeated: Sequence[Repeated], *, verify: bool) -> list[Item]:
+def _attempt(store: Store, items: Sequence[Item], repeated: Sequence[Repeated], *, anew: bool) -> list[Item]:
     with store.look() as tx:
         keys = _study_keys(tx, {item.identity.study_uid for item in items} | {again.study_uid for again in repeated})
         known = _copies(tx, {item.identity.sop_uid for item in items})
@@ -153,7 +156,9 @@ def _attempt(store: Store, items: Sequence[Item], repeated: Sequence[Repeated], 
         same = next((row for row in rows or () if row.sha256 == item.record.sha256), None)
         if same is not None and same.study_key is not None:
             if same.state in _WITH_FILE:
-                _write(store, item, str(same.path), verify=verify)
+                _write(store, item, str(same.path), anew=anew)
+            elif _comes_back(item, same, replayed=anew):
+                singly.append(item)
         elif rows is None and item.identity.sop_class not in filing.RESULT_CLASSES:
             # A second one of the batch under this UID finds it.
             known[item.identity.sop_uid] = []
@@ -162,7 +167,7 @@ def _attempt(store: Store, items: Sequence[Item], repeated: Sequence[Repeated], 
             singly.append(item)
     for item in new:
         key = keys.setdefault(item.identity.study_uid, item.study_key)
-        _write(store, item, filing.path_of(item.arrival, key), verify=verify)
+        _write(store, item, filing.path_of(item.arrival, key), anew=anew)
     try:
         with store.begin_relaxed() as tx:
             _insert(tx, new, keys)
@@ -178,11 +183,19 @@ def _attempt(store: Store, items: Sequence[Item], repeated: Sequence[Repeated], 
     return singly
 
 
-def _write(store: Store, item: Item, path: str, *, verify: bool) -> None:
-    target = store.root / path
-    if target.is_file() and (not verify or is_whole(target, item.record.sha256)):
-        return
-    write_loosely(store.disk, store.root, path, item.record.pieces())
+def _comes_back(item: Item, row: Row[tuple[object, ...]], *, replayed: bool) -> bool:
+    """Whether bytes whose row has no file are filed once more.
+
+    The same bytes can come again after their time without a look at the row, while the database is away. What a living
+    receiver files came just now. A replay may find what it has filed already and retention has deleted since: then the
+    row is as old as the record, or was revived after it.
+    """
+    return row.state != "expired" or not replayed or item.arrival.received_at > row.received_at
+
+
+def _write(store: Store, item: Item, path: str, *, anew: bool) -> None:
+    if anew or not (store.root / path).is_file():
+        write_loosely(store.disk, store.root, path, item.record.pieces())
 
 
 def drop_strays(store: Store, items: Sequence[Item], keys: Mapping[str, Collection[str]]) -> None:
@@ -278,8 +291,7 @@ def make_durable(store: Store, records: Callable[[], Iterable[Logged]], *, trust
     """
     if trust:
         try:
-            (store.root / "store").mkdir(mode=0o700, exist_ok=True)
-            store.disk.sync_all(store.root / "store")
+            store.disk.sync_all(store.root / FOLDER)
         except OSError:
             trust = False
     if not trust:

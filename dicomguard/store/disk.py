@@ -62,8 +62,19 @@ class Disk(Protocol):
         """Return when what was appended would survive a power cut."""
         ...
 
+    def watch(self, folder: Path) -> None:
+        """From now on `sync_all` of the folder learns of each write that the disk lost, also of one that others saw."""
+        ...
+
+    def unwatch(self, folder: Path) -> None:
+        """No more."""
+        ...
+
     def sync_all(self, folder: Path) -> None:
-        """Return when everything that was written to the file system of the folder would survive a power cut."""
+        """Return when everything that was written to the file system of the folder would survive a power cut.
+
+        What was lost before `watch`, and told to somebody, is not told again.
+        """
         ...
 
 
@@ -72,6 +83,8 @@ class SystemDisk:
 
     def __init__(self) -> None:
         self.durable: set[Path] = set()
+        # Descriptors by folder, not by file system: who flushes one folder takes no error from who flushes another.
+        self._watched: dict[Path, int] = {}
 
     def create(self, path: Path) -> BinaryIO:
         """Exclusive, so that two writers can never share a temporary name; without a buffer of its own."""
@@ -137,15 +150,27 @@ class SystemDisk:
         """fdatasync(2)."""
         os.fdatasync(descriptor)
 
+    def watch(self, folder: Path) -> None:
+        """Keep it open: Linux (since 5.8) tells each descriptor of what failed since it was opened."""
+        if folder not in self._watched:
+            self._watched[folder] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def unwatch(self, folder: Path) -> None:
+        """Close it."""
+        if (descriptor := self._watched.pop(folder, None)) is not None:
+            os.close(descriptor)
+
     def sync_all(self, folder: Path) -> None:
         """syncfs(2), which Python does not have."""
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for_this_only = folder not in self._watched
+        self.watch(folder)
         try:
-            if _LIBC.syncfs(descriptor) != 0:
+            if _LIBC.syncfs(self._watched[folder]) != 0:
                 number = ctypes.get_errno()
                 raise OSError(number, os.strerror(number))
         finally:
-            os.close(descriptor)
+            if for_this_only:
+                self.unwatch(folder)
 
 
 class Died(BaseException):

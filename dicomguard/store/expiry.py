@@ -13,15 +13,16 @@ WITHOUT_FILE = frozenset({"expired", "missing"})
 HOLDER = "retention"
 
 
-def revive(tx: Tx, instance_id: int, *, path: str, now: datetime) -> None:
+def revive(tx: Tx, instance_id: int, *, path: str, own: bool, now: datetime) -> None:
     """The same bytes came again: the row keeps them once more, from now, at `path`. No revision is opened.
+
+    `own` says that they are a result of ours, which no later revision covers either.
 
     Before the file is written: retention unlinks only what is still expired in its own transaction.
     """
     gone = (instance.c.id == instance_id, instance.c.state.in_(WITHOUT_FILE))
-    tx.execute(
-        instance.update().where(*gone).values(state="stored", path=path, received_at=now, reason="it was sent again")
-    )
+    values = {"state": "own" if own else "stored", "path": path, "received_at": now, "reason": "it was sent again"}
+    tx.execute(instance.update().where(*gone).values(**values))
 
 
 def has_expired(tx: Tx, study_key: str) -> bool:

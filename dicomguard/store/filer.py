@@ -283,6 +283,7 @@ class Filer:
         self._thread.join(patience_s)
         if self._log is not None and not self._thread.is_alive():
             self._log.close()
+            self._store.disk.unwatch(self._store.root / backlog.FOLDER)
 
     def _owe(self, size_bytes: int) -> None:
         """Free space that the files of logged records will take."""

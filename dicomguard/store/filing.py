@@ -81,7 +81,7 @@ def file(store: Store, arrival: Arrival, written: Written, identity: Identity) -
         place = _place(store, arrival, written, identity.salted(study_key), known, own=own, study_key=study_key)
         if isinstance(place, Duplicate):
             if place.instance.state in expiry.WITHOUT_FILE:
-                place = _revive(store, arrival, place, study_key)
+                place = _revive(store, arrival, place, study_key, own=own)
             if not (store.root / place.instance.path).is_file():
                 # Lost since by other hands, or deleted by retention; the row is right again.
                 written.move_to(place.instance.path)
@@ -109,13 +109,13 @@ class _Place:
     opens_revision: bool = True
 
 
-def _revive(store: Store, arrival: Arrival, known: Duplicate, study_key: str) -> Duplicate:
+def _revive(store: Store, arrival: Arrival, known: Duplicate, study_key: str, *, own: bool) -> Duplicate:
     """Deleted by retention, or lost: the row first, so that retention keeps its hands off the file."""
     same = (instance.c.sop_uid == known.instance.sop_instance_uid, instance.c.sha256 == arrival.sha256)
     with store.begin() as tx:
         row = tx.execute(select(instance).where(*same).with_for_update()).one()
         path = str(row.path) or path_of(arrival, study_key)
-        expiry.revive(tx, row.id, path=path, now=arrival.received_at)
+        expiry.revive(tx, row.id, path=path, own=own, now=arrival.received_at)
         kept = read_instance(tx.execute(select(instance).where(*same)).one())
     return Duplicate(instance=kept, study_key=study_key, reason="the same bytes were here before, and are kept again")
 

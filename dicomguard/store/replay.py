@@ -10,6 +10,7 @@ from dicomguard.errors import Unavailable
 from dicomguard.store import backlog, set_aside, trial
 from dicomguard.store.db import Store
 from dicomguard.store.filer import PATIENCE_S, Filer
+from dicomguard.store.files import unavailable
 from dicomguard.store.log_records import Logged
 from dicomguard.store.log_slots import Slot, claiming, empty_slot, flush_slot, new_slot, read_slot, remove_segments
 from dicomguard.store.receive_log import ReceiveLog, open_segments
@@ -31,6 +32,7 @@ def open_log(store: Store, *, segments: int, segment_bytes: int, processes: int 
     segments, or without room for them, the store keeps the literal order. Raises `Unavailable` when the
     database does not take what was left: nothing may be received before.
     """
+    _watch(store)
     with claiming(store.disk, store.root) as held:
         replayed = sum(_replay(store, slot) for slot in held)
         set_aside.retry_of_other_versions(store)
@@ -64,6 +66,16 @@ def open_log(store: Store, *, segments: int, segment_bytes: int, processes: int 
     filer.start(opened)
     store.log = filer
     return replayed
+
+
+def _watch(store: Store) -> None:
+    """Before anything is filed: a flush that comes to know of a lost file too late empties the log over it."""
+    folder = store.root / backlog.FOLDER
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        store.disk.watch(folder)
+    except OSError as error:
+        raise unavailable(error) from error
 
 
 def close_log(store: Store, *, patience_s: float) -> None:
@@ -118,7 +130,7 @@ def _replay_batch(store: Store, records: Sequence[Logged], killers: frozenset[st
         except Exception as error:  # noqa: BLE001 -- written by a version that says it otherwise, or a fault of ours
             set_aside.put(store, record, error)
     try:
-        left = backlog.file_batch(store, items, verify=True)
+        left = backlog.file_batch(store, items, anew=True)
     except Unavailable:
         raise
     except Exception:  # noqa: BLE001 -- the top of filing: one record must not stop the others

@@ -1,5 +1,6 @@
 """The log behind the door: what is answered, what the filer makes of it, and what a restart finds."""
 
+import ctypes
 import errno
 import sqlite3
 import threading
@@ -13,6 +14,7 @@ from sqlalchemy import select
 from dicomguard.clock import FakeClock
 from dicomguard.errors import Unavailable
 from dicomguard.store import associations, backlog, counters, filing, studies
+from dicomguard.store import disk as disks
 from dicomguard.store.db import Limits, Store, open_store
 from dicomguard.store.filer import Filer
 from dicomguard.store.files import FakeDisk
@@ -257,6 +259,75 @@ def test_what_was_removed_on_purpose_does_not_come_back(node: Node) -> None:
     assert not (node.store.root / outcome.instance.path).exists()
 
 
+def look_away(node: Node) -> None:
+    """As after a look-up that the database did not answer."""
+    node.filer._away_until = node.clock.monotonic() + 1.0
+
+
+def lose(node: Node, outcome: Outcome, state: str) -> None:
+    """As retention does, or `verify --repair` after the file was lost."""
+    with node.store.begin() as tx:
+        tx.execute(instance.update().values(state=state, path="" if state == "expired" else instance.c.path))
+    (node.store.root / outcome.instance.path).unlink()
+    node.clock.advance(timedelta(days=40))
+
+
+@pytest.mark.parametrize("state", ["expired", "missing"])
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_is_sent_again_while_the_database_is_away_comes_back(node: Node, state: str, dies: bool) -> None:
+    """1. its file went; 2. the same bytes come and are logged without a look; 3. the filer, or a replay, finds them."""
+    lost = node.bring()
+    node.settle()
+    if dies:
+        # The record that the row was made of is still there, too.
+        node.pause()
+    lose(node, lost, state)
+    look_away(node)
+    assert isinstance(node.bring(), Stored)
+    if dies:
+        node.die()
+        node.start()
+    node.settle()
+    assert node.rows() == [("1", "stored", 0)]
+    with node.store.read() as tx:
+        (row,) = tx.execute(select(instance)).all()
+    if state == "expired":
+        # Its time begins anew.
+        assert row.received_at == node.clock.now()
+    assert (node.store.root / row.path).read_bytes().endswith(dataset())
+    assert [path.name for path in (node.store.root / "store").rglob("*.dcm")] == [f"{row.sha256}.dcm"]
+
+
+def test_what_was_removed_once_more_does_not_come_back_a_second_time(node: Node) -> None:
+    """The record that brought it back is still in the log when retention has taken it again."""
+    lost = node.bring()
+    node.settle()
+    node.filer._checkpoint = lambda **_: None  # type: ignore[method-assign]
+    lose(node, lost, "expired")
+    look_away(node)
+    node.bring()
+    node.settle()
+    with node.store.read() as tx:
+        (row,) = tx.execute(select(instance)).all()
+    (node.store.root / row.path).unlink()
+    with node.store.begin() as tx:
+        tx.execute(instance.update().values(state="expired", path=""))
+    node.die()
+    node.start()
+    assert node.replayed == 2
+    assert not list((node.store.root / "store").rglob("*.dcm"))
+
+
+def test_what_was_marked_missing_is_filed_from_the_log(node: Node) -> None:
+    outcome = node.bring()
+    node.settle()
+    node.pause()
+    lose(node, outcome, "missing")
+    node.die()
+    node.start()
+    assert node.rows() == [("1", "stored", 0)]
+
+
 def test_an_orderly_end_leaves_nothing_to_replay(node: Node) -> None:
     node.bring()
     node.stop()
@@ -300,6 +371,60 @@ def test_when_the_flush_of_everything_fails_each_file_is_written_and_flushed_aga
     assert not list(unfiled(node.folder))
     node.start()
     assert (node.store.root / outcome.instance.path).read_bytes().endswith(dataset())
+
+
+class Kernel:
+    """syncfs of Linux since 5.8: a failed write-back is told once to each descriptor that was open at that time."""
+
+    def __init__(self) -> None:
+        self._owed: set[int] = set()
+
+    def fail(self) -> None:
+        """And somebody else saw it: a descriptor that is opened later does not."""
+        self._owed = {int(path.name) for path in Path("/proc/self/fd").iterdir() if path.is_dir()}
+
+    def syncfs(self, descriptor: int) -> int:
+        if descriptor not in self._owed:
+            return 0
+        self._owed.remove(descriptor)
+        ctypes.set_errno(errno.EIO)
+        return -1
+
+
+def test_a_write_that_failed_before_the_flush_of_everything_is_seen(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel()
+    monkeypatch.setattr(disks, "_LIBC", kernel)
+    outcome = node.bring()
+    node.settle()
+    (node.store.root / outcome.instance.path).write_bytes(b"lost")
+    kernel.fail()
+    node.stop()
+    assert (node.store.root / outcome.instance.path).read_bytes().endswith(dataset())
+
+
+def test_a_replay_believes_no_file_that_was_not_flushed(node: Node, disk: FakeDisk) -> None:
+    """After a failed write-back the page cache shows a file that the disk does not have; the log has it."""
+    outcome = node.bring()
+    node.settle()
+    kept = node.store.root / outcome.instance.path
+    before = kept.stat().st_ino
+    node.die()
+    disk.steps.clear()
+    node.start()
+    assert kept.stat().st_ino != before
+    assert disk.steps.index("write") < disk.steps.index("sync_all")
+    assert kept.read_bytes().endswith(dataset())
+
+
+def test_an_end_lets_go_of_the_file_system(node: Node) -> None:
+    def held() -> list[Path]:
+        return [path for path in Path("/proc/self/fd").iterdir() if path.resolve() == node.folder / "store"]
+
+    assert len(held()) == 1
+    node.stop()
+    assert held() == []
 
 
 def test_a_locked_database_stops_no_sender(node: Node) -> None:

@@ -23,6 +23,7 @@ from dicomguard.store.intake import (
     receive,
     receive_file,
 )
+from dicomguard.store.tables import instance
 from tests.instances import CT1, MR, ROOT, part10_bytes, part10_file
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -282,6 +283,24 @@ def test_our_own_results_that_come_back_are_no_work(store: Store, tmp_path: Path
     other = bring(store, tmp_path / "in", sop="2.25.9", sop_class=SEG, InstanceCreatorUID="2.25.77")
     assert other.instance.state == "own"
     assert opened_because(store) == []
+
+
+def test_our_own_result_is_no_work_when_it_comes_back_after_retention(store: Store, tmp_path: Path) -> None:
+    first = bring(store, tmp_path / "in")
+    close_study(store, first.study_key)
+    ours = {"sop": "2.25.9", "sop_class": SEG, "InstanceCreatorUID": "2.25.77"}
+    bring(store, tmp_path / "in", **ours)
+    with store.begin() as tx:
+        tx.execute(instance.update().values(state="expired", path=""))
+    for path in (store.root / "store").rglob("*.dcm"):
+        path.unlink()
+    assert bring(store, tmp_path / "in", **ours).instance.state == "own"
+    assert bring(store, tmp_path / "in").instance.state == "stored"
+    with store.begin() as tx:
+        # Asked for by a person.
+        opened = studies.open_revision(tx, first.study_key, closed_because="forced", now=NOW)
+        covered = studies.instances(tx, first.study_key, opened.number)
+    assert [item.sop_instance_uid for item in covered] == [f"{ROOT}.1.1.1"]
 
 
 def test_a_forged_image_cannot_pass_as_our_own_result(store: Store, tmp_path: Path) -> None:
