@@ -100,6 +100,8 @@ def make(
                 raise Unavailable(f"The backup takes {total} bytes and {target} has {free} free. Make room there.")
             state = target / STATE
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Until `finish`: its flush has to tell of all that was lost since here.
+            store.disk.watch(target)
             write_marker(store.disk, target / UNFINISHED)
             if not log_slots.settle(store.root, patience_s=patience_s):
                 # Records of a dead receiver, which the next start files; or the filer is stuck.
@@ -205,10 +207,15 @@ def _dropped(state: Path, finding: Finding, since: float) -> bool:
 
 
 def finish(store: Store, target: Path, document: Document) -> Document:
-    """The copy was checked: flush it and say that it is whole."""
+    """The copy was checked: flush it and say that it is whole. Raises `Unavailable` where the disk did not keep it."""
     target = target.resolve()
     database = target / DUMP if document.database == "postgresql" else target / STATE / "node.sqlite"
-    store.disk.sync_all(target)
+    try:
+        store.disk.sync_all(target)
+    except OSError as error:
+        raise unavailable(error) from error
+    finally:
+        store.disk.unwatch(target)
     done = replace(document, sha256=file_sha256(database), finished_at=store.clock.now().isoformat(timespec="seconds"))
     path = target / f"{DOCUMENT}.part"
     with store.disk.create(path) as file:

@@ -34,6 +34,7 @@ def restore(source: Path, state: Path, url: str, *, disk: Disk, on_progress: bac
     copied = source / backup.STATE
     files = [path.relative_to(copied) for path in sorted(copied.rglob("*")) if path.is_file()]
     try:
+        disk.watch(state)
         backup.write_marker(disk, state / MARKER)
         for number, relative in enumerate(files):
             if str(relative) not in _SQLITE:
@@ -50,6 +51,8 @@ def restore(source: Path, state: Path, url: str, *, disk: Disk, on_progress: bac
         disk.sync_folder(state)
     except OSError as error:
         raise unavailable(error) from error
+    finally:
+        disk.unwatch(state)
     on_progress(len(files), len(files))
     return document
 

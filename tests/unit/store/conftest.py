@@ -1,3 +1,5 @@
+import ctypes
+import errno
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,3 +46,21 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Kept]:
 def kept(template: tuple[Path, Kept]) -> Kept:
     """What lies in a copy of the template."""
     return template[1]
+
+
+class Kernel:
+    """syncfs of Linux since 5.8: a failed write-back is told once to each descriptor that was open at that time."""
+
+    def __init__(self) -> None:
+        self._owed: set[int] = set()
+
+    def fail(self) -> None:
+        """And somebody else saw it: a descriptor that is opened later does not."""
+        self._owed = {int(path.name) for path in Path("/proc/self/fd").iterdir() if path.is_dir()}
+
+    def syncfs(self, descriptor: int) -> int:
+        if descriptor not in self._owed:
+            return 0
+        self._owed.remove(descriptor)
+        ctypes.set_errno(errno.EIO)
+        return -1

@@ -14,13 +14,14 @@ from dicomguard.clock import FakeClock
 from dicomguard.core.delivery import State
 from dicomguard.errors import Refused, Unavailable
 from dicomguard.store import audit, backup, leases, tables
+from dicomguard.store import disk as disks
 from dicomguard.store.db import Store, open_store
 from dicomguard.store.files import FakeDisk, SystemDisk
 from dicomguard.store.restore import MARKER, note, restore, resumed
 from dicomguard.store.verify.findings import Kind
 from dicomguard.store.verify.inspection import Inspection, Inspector
 from tests.keeping import Kept, deliver, judge, receive
-from tests.unit.store.conftest import NOW
+from tests.unit.store.conftest import NOW, Kernel
 
 
 @pytest.fixture
@@ -260,3 +261,24 @@ def test_what_goes_out_again_is_counted(store: Store, kept: Kept, tmp_path: Path
         assert {value.sop_instance_uid for value in results} <= kept_uids
     finally:
         back.close()
+
+
+def test_a_write_that_the_disk_lost_on_the_way_spoils_backup_and_restore(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when somebody else was told of it first."""
+    kernel = Kernel()
+    monkeypatch.setattr(disks, "_LIBC", kernel)
+
+    def lost(done: int, total: int) -> None:
+        kernel.fail()
+
+    with pytest.raises(Unavailable):
+        make(store, tmp_path / "one", lost)
+    assert (tmp_path / "one" / backup.UNFINISHED).exists()
+    make(store, tmp_path / "two")
+    (tmp_path / "again").mkdir()
+    address = f"sqlite:///{tmp_path / 'again' / 'node.sqlite'}"
+    with pytest.raises(Unavailable):
+        restore(tmp_path / "two", tmp_path / "again", address, disk=SystemDisk(), on_progress=lost)
+    assert (tmp_path / "again" / MARKER).exists()

@@ -1,6 +1,5 @@
 """The log behind the door: what is answered, what the filer makes of it, and what a restart finds."""
 
-import ctypes
 import errno
 import sqlite3
 import threading
@@ -32,6 +31,7 @@ from dicomguard.store.log_slots import settle, states, unfiled
 from dicomguard.store.replay import close_log, open_log
 from dicomguard.store.tables import association, instance
 from tests.instances import CT1, MR, ROOT, part10_bytes
+from tests.unit.store.conftest import Kernel
 from tests.unit.store.test_incoming import EXPLICIT, dataset
 
 SEGMENT = 128 << 10
@@ -371,24 +371,6 @@ def test_when_the_flush_of_everything_fails_each_file_is_written_and_flushed_aga
     assert not list(unfiled(node.folder))
     node.start()
     assert (node.store.root / outcome.instance.path).read_bytes().endswith(dataset())
-
-
-class Kernel:
-    """syncfs of Linux since 5.8: a failed write-back is told once to each descriptor that was open at that time."""
-
-    def __init__(self) -> None:
-        self._owed: set[int] = set()
-
-    def fail(self) -> None:
-        """And somebody else saw it: a descriptor that is opened later does not."""
-        self._owed = {int(path.name) for path in Path("/proc/self/fd").iterdir() if path.is_dir()}
-
-    def syncfs(self, descriptor: int) -> int:
-        if descriptor not in self._owed:
-            return 0
-        self._owed.remove(descriptor)
-        ctypes.set_errno(errno.EIO)
-        return -1
 
 
 def test_a_write_that_failed_before_the_flush_of_everything_is_seen(
