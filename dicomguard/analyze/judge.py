@@ -39,7 +39,11 @@ class NetworkJudge:
             ]
             for one in found
         ]
-        tracks = link.joined(link.tracks(seen, positions_mm=positions_mm, calibration=self._detector.calibration))
+        looked_at = sum(one.state == "analysed" for one in found)
+        linked = link.tracks(
+            seen, positions_mm=positions_mm, looked_at=looked_at, calibration=self._detector.calibration
+        )
+        tracks = link.joined(linked)
         return JudgedStack(
             scores=tuple(one.forgery if one.state == "analysed" else None for one in found),
             skipped=tuple(one.reason for one in found),

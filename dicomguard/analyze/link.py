@@ -62,9 +62,13 @@ class Track:
 
 
 def tracks(
-    slices: Sequence[Sequence[Seen]], *, positions_mm: Sequence[float | None], calibration: Calibration
+    slices: Sequence[Sequence[Seen]], *, positions_mm: Sequence[float | None], looked_at: int, calibration: Calibration
 ) -> list[Track]:
-    """Link greedily from slice to slice, the best overlap first; slices without position stay alone."""
+    """Link greedily from slice to slice, the best overlap first; slices without position stay alone.
+
+    `looked_at`: how many of the slices were. Those without a head are none: they would make a long stack, whose finds
+    count less, of a short one.
+    """
     linked = chains(slices, positions_mm=positions_mm)
     placed = sum(position is not None for position in positions_mm) > 1
     found = []
@@ -72,10 +76,10 @@ def tracks(
         forged = forged_logit(
             [(index, one.p_forged) for index, one in members],
             placed=placed,
-            count=len(slices),
+            count=looked_at,
             lone_cost=calibration.lone_cost,
         )
-        tumor = tumor_logit([one.p_tumor for _, one in members], placed=placed, count=len(slices))
+        tumor = tumor_logit([one.p_tumor for _, one in members], placed=placed, count=looked_at)
         masks: dict[int, Mask] = {}
         for index, detection in members:
             masks[index] = detection.mask | masks[index] if index in masks else detection.mask
@@ -155,7 +159,7 @@ def chains(slices: Sequence[Sequence[Seen]], *, positions_mm: Sequence[float | N
 def forged_logit(members: Sequence[tuple[int, float]], *, placed: bool, count: int, lone_cost: float) -> float:
     """Logit of a track: its best three neighbouring slices together, or the best alone at a cost.
 
-    `members`: index of the slice and its probability; `count`: slices of the stack, more of them cost more. Loose
+    `members`: index of the slice and its probability; `count`: slices of the stack, more cost more. Loose
     pictures (`placed` false) are judged one by one: each is a stack of its own.
     """
     logits = [scores.logit(p) for _, p in members]

@@ -169,7 +169,7 @@ class Connection:
             self.key_sha256 = key_sha256(self._wire.secure(self._certificates.context))
         kind, body = self._wire.read_first()
         if kind == pdu.ABORT:
-            return "abort"
+            return self._aborted()
         proposal = negotiation.read(body)
         decision = self._owner.decide(self, proposal)
         if isinstance(decision, Reject):
@@ -196,7 +196,12 @@ class Connection:
                 self._last_word(pdu.RELEASE_ANSWER)
                 return "release"
             else:
-                return "abort"
+                return self._aborted()
+
+    def _aborted(self) -> How:
+        """The peer has aborted; the transport is ours to close (PS3.8 AA-3), and it may wait for that."""
+        self._last_word(b"")
+        return "abort"
 
     def _check(self, kind: int, length: int) -> None:
         pdu.check_next(kind, length, max_pdu_bytes=self._max_pdu_bytes)

@@ -21,9 +21,13 @@ def places(*slices: list[Seen], positions: list[float | None] | None = None) -> 
     return [[index for index, _ in members] for members in chains(list(slices), positions_mm=where)]
 
 
-def linked(*slices: list[Seen], placed: bool = True, lone_cost: float = 0.0) -> list[Track]:
+def linked(
+    *slices: list[Seen], placed: bool = True, lone_cost: float = 0.0, looked_at: int | None = None
+) -> list[Track]:
     where = [5.0 * i if placed else None for i in range(len(slices))]
-    return tracks(list(slices), positions_mm=where, calibration=replace(UNCALIBRATED, lone_cost=lone_cost))
+    calibration = replace(UNCALIBRATED, lone_cost=lone_cost)
+    count = len(slices) if looked_at is None else looked_at
+    return tracks(list(slices), positions_mm=where, looked_at=count, calibration=calibration)
 
 
 def test_overlap_links_and_distance_does_not() -> None:
@@ -53,6 +57,14 @@ def test_slices_without_place_stay_alone() -> None:
 def test_masks_of_a_track_are_those_of_its_slices() -> None:
     (track,) = linked([seen()], [seen(32)])
     assert [np.array_equal(track.masks[i], seen(30 + 2 * i).mask) for i in (0, 1)] == [True, True]
+
+
+def test_air_around_a_head_does_not_quieten_it() -> None:
+    loud, air = [[seen(forged=0.9, tumor=0.9)]] * 3, [list[Seen]()] * 200
+    (alone,), (wide,) = linked(*loud, looked_at=25), linked(*air, *loud, *air, looked_at=25)
+    assert (alone.p_forged, alone.p_tumor) == (wide.p_forged, wide.p_tumor)
+    (long,) = linked(*air, *loud, *air)
+    assert long.p_forged < wide.p_forged
 
 
 def test_one_loud_slice_is_quieter_than_three() -> None:

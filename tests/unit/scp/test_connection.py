@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dicomguard.clock import SystemClock
 from dicomguard.core.admission import LIMIT_REACHED, Reject
-from dicomguard.scp import command, wire
+from dicomguard.scp import command, pdu, wire
 from dicomguard.scp.association import Association
 from dicomguard.scp.connection import Connection
 from dicomguard.scp.deadlines import Deadlines
@@ -21,6 +21,7 @@ from dicomguard.store.db import Budget, Store, open_store
 from dicomguard.store.intake import Sender
 from tests.fuzz import wire as bytes_of
 from tests.instances import MR
+from tests.peers import wait_for
 
 REQUEST = bytes_of.associate_rq([(MR, bytes_of.EXPLICIT)], calling="CT1")
 SENDER = Sender(peer="ct1", calling_ae="CT1", called_ae="DICOMGUARD", address="192.0.2.7")
@@ -248,3 +249,18 @@ def test_who_does_not_take_our_answer_is_cut(world: World, monkeypatch: pytest.M
             while True:
                 peer.sendall(100 * echo)
     assert world.cuts == ["unread"]
+
+
+@pytest.mark.parametrize("before", [b"", REQUEST], ids=["unassociated", "associated"])
+def test_who_aborts_and_waits_for_us_to_close_is_let_go(
+    world: World, before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PS3.8 AA-3: after an A-ABORT the transport is ours to close, and the place must be free."""
+    monkeypatch.setattr(wire, "_LAST_WORD_S", 0.2)
+    with world.connected() as peer:
+        peer.sendall(before + pdu.abort(pdu.SERVICE_USER, 0))
+        if before:
+            assert bytes_of.read_pdu(peer)[0] == bytes_of.ASSOCIATE_AC
+        assert peer.recv(1) == b""
+        wait_for(lambda: world.left_places == 1, what="the end of the connection")
+    assert world.cuts == []
