@@ -160,7 +160,8 @@ TEXTS = {
     "rank_none": "none of {of} authentic studies",
     "rank_some": "{as_high} of {of} authentic studies",
     "false_alarms": (
-        "; at this threshold {flagged} of {n} authentic slices were flagged (95 % upper bound {upper:.1f} %)."
+        "; at this threshold {flagged} of the {n} authentic slices that it was set on were flagged "
+        "(95 % upper bound {upper:.1f} %)."
     ),
     "all_analysed": "All {total} slices were analysed.",
     "one_analysed": "The one slice was analysed.",

@@ -380,8 +380,8 @@ def _lesion(case: Case, z: int, judged: Judged) -> LesionRecord:
         if mask is None or not mask.any():
             continue
         hit = wanted and _is_hit(int((mask & lesion).sum()), int(lesion.sum()), int(mask.sum()))
-        # A mark on a lesion too small to count is neither.
-        if hit or not (mask & lesion).any():
+        # A mark on a lesion too small to count is neither; one that only touches one that counts is false.
+        if hit or wanted or not (mask & lesion).any():
             marks.append((region.p_tumor, hit))
         if hit:
             dice.append(metrics.overlap(mask, lesion).f1)

@@ -57,8 +57,8 @@ def test_added() -> None:
         "The region F1 on slices 8 to 14 of series 3 (about 9.5 ml) looks like a tumor, but its pixels do not fit the "
         "rest of the scan: noise inside is 38 % below tissue of equal brightness. This is consistent with a tumor that "
         "was added to the images. Forgery score 0.93, alert threshold 0.62; none of 100 authentic studies scored as "
-        "high; at this threshold 2 of 100 authentic slices were flagged (95 % upper bound 6.2 %). All 20 slices were "
-        "analysed. Denoising, stitching or a burned-in overlay can look alike, and a tumor that was removed can be "
+        "high; at this threshold 2 of the 100 authentic slices that it was set on were flagged (95 % upper bound 6.2 "
+        "%). All 20 slices were analysed. Denoising, stitching or a burned-in overlay can look alike, and a tumor that was removed can be "
         "taken for one that was added. "
         "Please do not rely on this region before comparing it with the images on the scanner or in the modality's own "
         "archive, and tell the PACS administrator. Other regions and slices were judged separately."
@@ -78,7 +78,7 @@ def test_removed_with_partial_coverage() -> None:
     assert said.summary.startswith(
         "On slices 6 to 10 of series 3 the region F1 (about 9.5 ml) shows no tumor, but its pixels do not fit the rest "
         "of the scan: its texture repeats another place of the same slice. This is consistent with a tumor that was "
-        "removed from the images. Forgery score 0.81; alert threshold 0.62; at this threshold 2 of 100"
+        "removed from the images. Forgery score 0.81; alert threshold 0.62; at this threshold 2 of the 100"
     )
     assert "20 of 24 slices were analysed. Not looked at: series 3: slices 1 and 2 (no head); " in said.summary
     assert "series 3: slice 17 (could not be decoded); series 3: slice 24 (too few pixels)." in said.summary
