@@ -28,7 +28,8 @@ install:
 system:
 	@tools/setup.sh system
 
-demo: system
+demo:
+	@tools/setup.sh demo
 	@$(PYTHON) -m demo
 
 test: system

@@ -79,7 +79,7 @@ def node(config: Path, receiver: int, page: int) -> Iterator[subprocess.Popen[by
 
 
 def answer_of(report: pydicom.Dataset) -> str:
-    """Category of a report by its title (results.md section 3)."""
+    """Category of a report by its title (docs/conformance.md)."""
     titles = {"DG0001": "real", "DG0002": "absent", "DG0003": "added", "DG0004": "removed", "DG0005": "not_analysable"}
     return titles[report.ConceptNameCodeSequence[0].CodeValue]
 

@@ -3,7 +3,7 @@
 All four patients belong to the test split: the shipped weights never saw them. The two forgeries are made by the
 families of `dicomguard.retrain.tamper`, named below with their seeds; forged instances carry Synthetic Data YES.
 
-    python -m demo.make_scans ../shared/data
+    python -m demo.make_scans FOLDER
 """
 
 import json

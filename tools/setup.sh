@@ -1,5 +1,6 @@
 #!/bin/sh
-# Sets up what a fresh clone needs: the virtual environment, and with "system" the programs that tests and demo talk to.
+# Sets up what a fresh clone needs: the virtual environment, with "demo" the PACS and DCMTK, with "system" all programs
+# that the tests talk to.
 # Installs system packages only when they are missing and it may; says by name what stays away.
 set -eu
 cd "$(dirname "$0")/.."
@@ -16,6 +17,14 @@ install_packages() {
     command -v apt-get >/dev/null 2>&1 || return 1
     as_root true || return 1
     as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null 2>&1 || true
+    apt_install "$@" && return
+    # One that this system does not have must not keep the others away.
+    failed=0
+    for package; do apt_install "$package" 2>/dev/null || failed=1; done
+    return $failed
+}
+
+apt_install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >/dev/null
 }
 
@@ -43,7 +52,7 @@ environment() {
     fi
     mark=.venv/installed-$(cksum pyproject.toml | cut -d' ' -f1)
     [ -e "$mark" ] && return
-    echo "Installing Python packages into .venv (about 1.5 GB, some minutes) ..." >&2
+    echo "Installing Python packages into .venv (1.5 GB, several with CUDA; some minutes) ..." >&2
     if command -v uv >/dev/null 2>&1; then
         UV_FIND_LINKS="${PIP_FIND_LINKS:-}" uv pip install -q --python .venv/bin/python -e '.[dev]'
     else
@@ -55,27 +64,37 @@ environment() {
     touch "$mark"
 }
 
-# Programs that tests and demo talk to, and the Debian package of each.
-programs="storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc chromium:chromium initdb:postgresql strace:strace"
+# Programs and the Debian package of each: what the demonstration talks to, and what the tests talk to beyond that.
+of_demo="storescu:dcmtk Orthanc:orthanc"
+of_tests="dciodvfy:dicom3tools chromium:chromium initdb:postgresql strace:strace"
+plugins="DicomWeb:orthanc-dicomweb Python:orthanc-python"
 
 has_program() {
     command -v "$1" >/dev/null 2>&1 || ls /usr/sbin/"$1" /usr/lib/postgresql/*/bin/"$1" >/dev/null 2>&1
 }
 
+missing_packages() {
+    for pair in $1; do
+        has_program "${pair%%:*}" || echo "${pair##*:}"
+    done
+    for plugin in $2; do
+        [ -e "/usr/share/orthanc/plugins/libOrthanc${plugin%%:*}.so" ] || echo "${plugin##*:}"
+    done
+}
+
+# Lists of programs and of plugins.
 system_packages() {
-    missing=""
-    for pair in $programs; do
-        has_program "${pair%%:*}" || missing="$missing ${pair##*:}"
-    done
-    for plugin in DicomWeb:orthanc-dicomweb Python:orthanc-python; do
-        [ -e "/usr/share/orthanc/plugins/libOrthanc${plugin%%:*}.so" ] || missing="$missing ${plugin##*:}"
-    done
+    missing=$(missing_packages "$1" "$2" | xargs)
     [ -n "$missing" ] || return 0
-    echo "Installing system packages:$missing ..." >&2
+    echo "Installing system packages: $missing ..." >&2
     # shellcheck disable=SC2086
-    install_packages $missing ||
-        echo "Could not install:$missing. What needs them is skipped by name; to have it: sudo apt-get install$missing" >&2
+    install_packages $missing && return
+    missing=$(missing_packages "$1" "$2" | xargs)
+    echo "Could not install: $missing. What needs them is skipped by name; to have it: sudo apt-get install $missing" >&2
 }
 
 environment
-[ "${1:-}" != system ] || system_packages
+case "${1:-}" in
+demo) system_packages "$of_demo" "" ;;
+system) system_packages "$of_demo $of_tests" "$plugins" ;;
+esac

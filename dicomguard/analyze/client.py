@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from dicomguard import __version__, log
+from dicomguard import __version__
 from dicomguard.analyze import weights
 from dicomguard.child import Child, ChildSilent
 from dicomguard.clock import Clock, SystemClock
@@ -32,7 +32,6 @@ _OOM_SCORE = 800
 Progress = Callable[[int, int], None]
 Stop = Callable[[], bool]
 
-_logger = log.get("analyze")
 _FAMILIES = {family.__name__: family for family in (Refused, Shortage, Unavailable, Broken)}
 
 
@@ -171,14 +170,6 @@ class Analyst:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def analyse(
-    job: AnalysisJob, *, on_progress: Progress | None = None, stop: Stop | None = None, nice: int = 0
-) -> AnalysisReport:
-    """Analyse one study in a child of its own."""
-    with Analyst(nice=nice) as analyst:
-        return analyst.run(job, on_progress=on_progress, stop=stop)
 
 
 def read_verdict(report: AnalysisReport) -> Verdict:

@@ -14,10 +14,10 @@ from rich.table import Table
 
 from dicomguard import config
 from dicomguard.analyze import weights
-from dicomguard.clock import SystemClock
+from dicomguard.cli.verify import open_existing
 from dicomguard.flow import approval
 from dicomguard.store import models
-from dicomguard.store.db import Store, open_configured
+from dicomguard.store.db import Store
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="List, approve and roll back models."
@@ -30,7 +30,7 @@ Model = Annotated[str, typer.Argument(help="Id of the model, or the first six le
 
 @contextmanager
 def _opened(settings: config.Config) -> Iterator[Store]:
-    store = open_configured(settings, SystemClock())
+    store = open_existing(settings)
     try:
         yield store
     finally:

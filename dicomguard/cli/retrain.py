@@ -12,11 +12,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dicomguard import config
+from dicomguard.cli.verify import open_existing
 from dicomguard.clock import SystemClock
 from dicomguard.errors import Refused
 from dicomguard.flow.client import Client
 from dicomguard.store import runs
-from dicomguard.store.db import Store, open_configured
+from dicomguard.store.db import Store
 
 _LOOK_S = 1.0
 
@@ -39,7 +40,7 @@ def command(
     Example: dicomguard retrain --by ada --follow
     """
     loaded = config.load(settings)
-    store = open_configured(loaded, SystemClock())
+    store = open_existing(loaded)
     if listing:
         _list(store, as_json=as_json)
         return

@@ -22,7 +22,6 @@ from dicomguard.scp.pdu import Fault
 
 # PS3.7 Annex A.2.1.
 _APPLICATION_CONTEXT = UID("1.2.840.10008.3.1.1.1")
-_HEADER = pdu.HEADER_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

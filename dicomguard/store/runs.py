@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 from sqlalchemy import Row, select
 
@@ -18,7 +18,6 @@ from dicomguard.store.tables import retrain_run
 State = Literal[
     "asked", "freezing", "training", "evaluating", "waiting", "refused", "failed", "approved", "declined", "rolled_back"
 ]
-STATES: tuple[State, ...] = get_args(State)
 # Nothing more happens by itself.
 ENDED = frozenset({"waiting", "refused", "failed", "approved", "declined", "rolled_back"})
 

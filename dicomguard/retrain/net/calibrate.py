@@ -205,7 +205,7 @@ def _split(runs: Sequence[Run], values: Sequence[Values]) -> tuple[Values, Value
 
 
 def mean_auc(runs: Sequence[Run], values: Sequence[Values]) -> float:
-    """Slice AUC pooled within source, mean over families, then sources (detection.md 12)."""
+    """Slice AUC pooled within source, mean over families, then sources."""
     by_source: list[float] = []
     for source in sorted({run.pixels.series.source for run in runs}):
         authentic = [v for run, v in zip(runs, values, strict=True) if not run.family and _from(run, source)]

@@ -19,7 +19,7 @@ from dicomguard.retrain.net.seeds import validation_generator
 from dicomguard.retrain.net.twins import Twin, TwinMaker
 from dicomguard.retrain.tamper import families
 
-# A forged plane counts when the forgery covers at least this many pixels (detection.md 12).
+# A forged plane counts when the forgery covers at least this many pixels.
 SMALLEST_FORGERY = 64
 # Slices of a stack that are also looked at alone.
 _ALONE_OF_STACK = 4

@@ -2,8 +2,8 @@
 
 Each entry is one method of attack with several implementations inside it: a detector that learns one program's habits
 fails on the next program (leaving out a family of the same hand costs nothing, another hand's costs much). So they
-have two authors: those named `third/…` are by somebody who has not read the others. Another author's are held back for
-selection; those kept for test live in `second_hand` and are never named here.
+have two authors: those named `third/…` are by somebody who has not read the others. Two further authors' are held back
+for selection; those kept for test live in `second_hand` and are never named here.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """The shuffled-label control: the whole recipe learns from a truth that says nothing, and must then find nothing.
 
 Labels of twins are swapped at random and the mask is shifted at random inside the crop. Swapping alone is no control:
-forged pixels then still lie inside masks only, and a network reaches slice AUC 0.74 (detection.md 4b, 8).
+forged pixels then still lie inside masks only, and a network reaches slice AUC 0.74.
 
     python -m dicomguard.retrain.trials.shuffled --data FOLDER --out FOLDER --minutes 10
 """
