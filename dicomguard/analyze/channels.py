@@ -30,9 +30,12 @@ SMALLEST_HEAD_SHARE = 0.04
 # Pixels around a region that the widest filter reaches (11×11 variance of a 3×3 residual, 9×9 correlation of 5×5).
 MARGIN = 8
 _CURVE_BINS = 16
-# Hounsfield units: values that only CT has, and what separates a head from air there.
+# Hounsfield units: values below this are CT's, or of a real image or padding; what separates a head from air in CT.
 _CT_AIR_HU = -500.0
 _CT_SKIN_HU = -300.0
+# Air of CT, and the share of a plane that it covers at least: a third around most heads, a sixth around the closest.
+_CT_AIR_RANGE_HU = (-1100.0, -900.0)
+_LEAST_CT_AIR = 0.1
 
 _H = np.array([[0, 0, 0], [1, -2, 1], [0, 0, 0]], dtype=np.float32)
 _KB = np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]], dtype=np.float32) / 4
@@ -57,8 +60,10 @@ def halve(pixels: Plane) -> Plane:
 
 def head_mask(pixels: Plane) -> Mask:
     """H×W true inside the head: threshold, opening, largest component, filled; all false when there is none."""
-    smooth = cv2.blur(pixels, (5, 5))
-    if float(pixels.min()) < _CT_AIR_HU:
+    low_values = float(pixels.min()) < _CT_AIR_HU
+    ct = low_values and _shows_air_of_ct(pixels)
+    smooth = cv2.blur(_from_air(pixels) if low_values and not ct else pixels, (5, 5))
+    if ct:
         threshold = _CT_SKIN_HU
     else:
         low, high = (float(v) for v in np.percentile(smooth.ravel()[::7], (0, 99)))
@@ -76,6 +81,26 @@ def head_mask(pixels: Plane) -> Mask:
     largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
     closed = cv2.morphologyEx((labels == largest).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
     return np.asarray(binary_fill_holes(closed), dtype=bool)
+
+
+def _shows_air_of_ct(pixels: Plane) -> bool:
+    lowest, highest = _CT_AIR_RANGE_HU
+    return float(((pixels >= lowest) & (pixels <= highest)).mean()) >= _LEAST_CT_AIR
+
+
+def _from_air(pixels: Plane) -> Plane:
+    """H×W distance of each value from that of air, for planes far below zero that are no CT.
+
+    Real images of inversion recovery have tissue on both sides of the air. Padding that no header declares is the
+    lowest value; it shows nothing, as air does.
+    """
+    padding = pixels == pixels.min()
+    edge = np.ones_like(padding)
+    edge[1:-1, 1:-1] = False
+    rim = pixels[edge & ~padding]
+    # Padded all around, the plane has air as the lowest value inside.
+    air = np.median(rim) if len(rim) else pixels.min(where=~padding, initial=pixels.max())
+    return np.where(padding, np.float32(0), np.abs(pixels - np.float32(air)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,8 @@ Plane: TypeAlias = NDArray[np.float32]
 # A frame beyond this is no slice of a head; 64 Mpx in float32 are 256 MiB.
 MAX_PIXELS = 64 << 20
 MAX_FRAMES = 4096
+# No stored value has more than 32 bits. A rescale that leads beyond is a slip, and its squares leave float32.
+_LARGEST_VALUE = 2.0**32
 # Rec. 601 luma, as PS3.3 C.7.6.3.1.2 has it for YBR_FULL.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _PREVIEW_PERCENTILES = (0.5, 99.5)
@@ -108,8 +110,15 @@ class Decoder:
         if stored.ndim != 2:
             raise Refused(f"Pixel Data has {stored.ndim} dimensions, not rows and columns. Send the instance again.")
         extent = (int(stored.min()), int(stored.max()))
+        pixels = _modality_units(stored, dataset, index)
+        # Not a number compares as false, so it is refused too.
+        if not (pixels.min() >= -_LARGEST_VALUE and pixels.max() <= _LARGEST_VALUE):
+            raise Refused(
+                f"The rescale gives pixels beyond ±{_LARGEST_VALUE:.0f}. "
+                "Send the instance with the rescale of its scanner."
+            )
         return Frame(
-            pixels=_modality_units(stored, dataset, index),
+            pixels=pixels,
             sha256=sha256,
             stored_range=extent,
             colour=False,
@@ -151,7 +160,9 @@ def _modality_units(stored: NDArray[Any], dataset: pydicom.Dataset, index: int) 
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         values = (-1 if signed else (1 << bits) - 1) - values
     slope, intercept = _rescale(dataset, index)
-    return (values * np.float64(slope) + np.float64(intercept)).astype(np.float32)
+    # What overflows becomes infinite, and is refused as such.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (values * np.float64(slope) + np.float64(intercept)).astype(np.float32)
 
 
 def _padding(dataset: pydicom.Dataset) -> tuple[int, int] | None:

@@ -53,9 +53,12 @@ class Candidate:
 
 
 def candidates(fine: Plane, coarse: Plane, head: Mask, *, proposals: Sequence[Box]) -> list[Candidate]:
-    """Regions of a slice; `fine` 3×h×w and `coarse` 3×h/2×w/2 smoothed logits, `head` h×w, at half resolution."""
+    """Regions of a slice; `fine` 3×h×w and `coarse` 3×⌈h/2⌉×⌈w/2⌉ smoothed logits, `head` h×w, at half resolution."""
     height, width = head.shape
-    rough = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in coarse])
+    # Twice exactly: where h is odd the last of ⌈h/2⌉ cells reaches beyond, and fitting it in would move all others.
+    doubled = (2 * coarse.shape[2], 2 * coarse.shape[1])
+    rough = np.stack([cv2.resize(plane, doubled, interpolation=cv2.INTER_LINEAR) for plane in coarse])
+    rough = rough[:, :height, :width]
     fused = 0.5 * (fine + rough)
     forged, lesion, addition = fused
     size = (2 * width, 2 * height)

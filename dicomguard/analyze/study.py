@@ -278,11 +278,17 @@ def _slices(stacks: list[Stack], scores: Mapping[tuple[int, int], float]) -> Ite
 
 
 def _head_share(stacks: list[Stack]) -> float:
-    """Head pixels in judged slices over head pixels of all chosen slices; one not decoded counts as the usual one."""
+    """Head pixels in judged slices over head pixels of all chosen slices; one not decoded counts as the usual one.
+
+    The usual one of its stack; where nothing of that was decoded, of the other stacks.
+    """
     seen: list[int] = []
     unseen = 0.0
+    # Slices of stacks that show no head of their own.
+    unknown = 0
     for stack in stacks:
         if stack.judged is None:
+            unknown += len(stack.skipped)
             continue
         pairs = zip(stack.judged.scores, stack.judged.head_pixels, strict=True)
         heads = [pixels for score, pixels in pairs if score is not None]
@@ -290,6 +296,7 @@ def _head_share(stacks: list[Stack]) -> float:
         lost = len(stack.skipped) - sum(score is None for score in stack.judged.scores)
         unseen += lost * float(np.mean(heads)) if heads else 0.0
         unseen += sum(p for s, p in zip(stack.judged.scores, stack.judged.head_pixels, strict=True) if s is None)
+    unseen += unknown * float(np.mean(seen)) if seen else 0.0
     total = sum(seen) + unseen
     return round(sum(seen) / total, 4) if total > 0 else 0.0
 

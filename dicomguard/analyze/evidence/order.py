@@ -15,6 +15,8 @@ _FEWEST_POSITIONS = 5
 # Slices out of order are odd only where most are in order.
 _MOST_UNORDERED = 0.2
 _FEWEST_TIMES = 6
+# A series takes no half day; times further apart lie on two sides of midnight, or one of them is odd all the same.
+_DAY_S = 86400
 # Packages of an interleaved acquisition.
 _MOST_PACKAGES = 6
 
@@ -67,6 +69,8 @@ def _times(stack: Sequence[Facts]) -> Iterable[Found]:
     known = [time for time in times if time is not None]
     if len(known) < _FEWEST_TIMES or len(known) != len(times) or len(set(known)) < _FEWEST_TIMES:
         return
+    half_a_day_before = max(known) - _DAY_S / 2
+    known = [time + _DAY_S if time < half_a_day_before else time for time in known]
     # Packages of a few slices would call any time in order.
     packages = range(1, max(1, min(_MOST_PACKAGES, len(known) // _FEWEST_TIMES)) + 1)
     unordered = min((_unordered(known, count, sign) for count in packages for sign in (1, -1)), key=len)

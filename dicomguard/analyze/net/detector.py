@@ -32,6 +32,8 @@ _BATCH_PIXELS = 8 * 256 * 256
 _HEAD_MARGIN = 8
 # Two slices whose distance differs from the series' spacing by more than this share are no neighbours.
 _SPACING_TOLERANCE = 0.25
+# Share of the gaps of a series that have to be alike to be those of neighbours.
+_SHARED_GAPS = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class SliceDetections:
 
     key: str
     state: State
-    # Why it was skipped, one of "too small", "no head"; empty otherwise.
+    # Why it was skipped, one of "too small", "no head", "undecodable" (pixels out of all units); empty otherwise.
     reason: str
     # 0…1; 0 when skipped. `forgery >= operating_point.forgery` is the alert.
     forgery: float
@@ -126,7 +128,10 @@ class Detector:
             seen = self.look(
                 [planes[k] for k in kept], [heads[k] for k in kept], _touching(slices, [members[k] for k in kept])
             )
-            values = scores.values([s.look for s in seen], self.calibration)
+            sound = [(k, one) for k, one in zip(kept, seen, strict=True) if _finite(one)]
+            for k in set(kept) - {k for k, _ in sound}:
+                reasons[k] = "undecodable"
+            values = scores.values([one.look for _, one in sound], self.calibration)
             for k, reason in enumerate(reasons):
                 if reason:
                     found[members[k]] = SliceDetections(
@@ -139,7 +144,7 @@ class Detector:
                         smoothing=0.0,
                         detections=(),
                     )
-            for k, one, value in zip(kept, seen, values, strict=True):
+            for (k, one), value in zip(sound, values, strict=True):
                 found[members[k]] = self._judged(slices[members[k]].key, one, float(value), float(heads[k].mean()))
         return SeriesDetections(slices=tuple(one for one in found if one is not None))
 
@@ -211,7 +216,7 @@ class Detector:
 
     @torch.inference_mode()
     def _forward(self, stacks: Plane) -> list["_Shown"]:
-        """N×C×h×w channels → per slice smoothed logits 3×h/2×w/2 and RoI proposals."""
+        """N×C×h×w channels → per slice smoothed logits 3×⌈h/2⌉×⌈w/2⌉ and RoI proposals."""
         height, width = stacks.shape[2:]
         padded = (-(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE)
         x = torch.zeros((len(stacks), stacks.shape[1], *padded), device=self._device)
@@ -227,7 +232,7 @@ class Detector:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    # 3×h/2×w/2 smoothed logits: forgery, lesion, addition.
+    # 3×⌈h/2⌉×⌈w/2⌉ smoothed logits: forgery, lesion, addition.
     maps: Plane
     proposals: Proposed
 
@@ -240,8 +245,8 @@ def _seen(
     shape: tuple[int, ...],
     noise: tuple[float, float],
 ) -> Seen:
-    head_native = _to(inside, fine.maps.shape[1:])
-    head_half = _to(inside, coarse.maps.shape[1:])
+    # The first pixel of each cell: cells are two and four pixels wide, also where the last one reaches beyond.
+    head_native, head_half = inside[::2, ::2], inside[::4, ::4]
     candidates = regions_map.candidates(
         fine.maps, coarse.maps, head_native, proposals=_boxes(fine.proposals, coarse.proposals)
     )
@@ -279,9 +284,13 @@ def _array(tensor: Tensor) -> Plane:
     return np.asarray(tensor.float().cpu().numpy(), dtype=np.float32)
 
 
-def _to(mask: Mask, shape: tuple[int, ...]) -> Mask:
-    small = cv2.resize(mask.astype(np.uint8), (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
-    return np.asarray(small > 0, dtype=bool)
+def _finite(seen: Seen) -> bool:
+    """Whether all that becomes a score is a number; one that is none would be in the middle of every other slice's."""
+    look = seen.look
+    numbers = [look.native.raw, look.native.level, look.half.raw, look.half.level, look.colour, look.smoothing]
+    for region in seen.regions:
+        numbers += [region.weaker, region.lesion, region.added]
+    return bool(np.isfinite(numbers).all())
 
 
 def _skipped(plane: Plane, head: Mask) -> str:
@@ -299,13 +308,19 @@ def _by_shape(slices: Sequence[Slice]) -> list[list[int]]:
 
 
 def _touching(slices: Sequence[Slice], members: Sequence[int]) -> list[bool]:
-    """Neighbours: consecutive in the series, and as close as its closest slices (a thinned series has wider gaps)."""
+    """Neighbours: consecutive in the series, and as close as its closest slices (a thinned series has wider gaps).
+
+    A gap that few have is not the closest: one slice sent twice or scanned once more would part all others.
+    """
     positions = [slices[i].position_mm for i in members]
     gaps = [b - a if a is not None and b is not None else None for a, b in pairwise(positions)]
-    known = [abs(gap) for gap in gaps if gap is not None and abs(gap) > 1e-3]
-    if not known:
+    known = np.sort([abs(gap) for gap in gaps if gap is not None and abs(gap) > 1e-3])
+    if not len(known):
         return [False] * len(gaps)
-    usual = min(known)
+    nearest, furthest = (known * (1 + sign * _SPACING_TOLERANCE) for sign in (-1, 1))
+    alike = np.searchsorted(known, furthest, "right") - np.searchsorted(known, nearest, "left")
+    shared = known[alike >= _SHARED_GAPS * len(known)]
+    usual = float(shared[0] if len(shared) else np.median(known))
     return [gap is not None and abs(abs(gap) - usual) <= _SPACING_TOLERANCE * usual for gap in gaps]
 
 

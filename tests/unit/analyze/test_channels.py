@@ -28,6 +28,48 @@ def test_head_of_ct_is_found_in_hounsfield_units() -> None:
     assert channels.head_mask(ct).mean() == pytest.approx(np.pi * 0.16, abs=0.04)
 
 
+@pytest.mark.parametrize("padding", [0, -2000])
+def test_head_of_ct_is_what_it_was_whatever_lies_around_it(padding: int) -> None:
+    """A ring of padding that no header declares, and air with its noise."""
+    rng = np.random.default_rng(1)
+    inside = scan() > 0
+    ct = np.where(inside, 40, -1000 + rng.normal(0, 20, inside.shape)).astype(np.float32)
+    y, x = np.mgrid[0:160, 0:160]
+    if padding:
+        ct[np.hypot(y - 80, x - 80) > 80] = padding
+    assert channels.head_mask(ct).mean() == pytest.approx(np.pi * 0.16, abs=0.02)
+
+
+@pytest.mark.parametrize("intercept", [0, -4096])
+@pytest.mark.parametrize("air", [0, 150])
+def test_head_of_real_inversion_recovery_is_no_ct(air: int, intercept: int) -> None:
+    """White matter lies above the air, fluid far below, also where a header moves all of it."""
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[0:160, 0:160]
+    radius = np.hypot(y - 80, x - 80)
+    tissue = np.where(radius < 20, -1600, np.where(radius < 50, 900, -700))
+    real = np.where(radius < 64, tissue + air, air) + rng.normal(0, 30, radius.shape) + intercept
+    head = channels.head_mask(real.astype(np.float32))
+    assert head.mean() == pytest.approx(np.pi * 0.16, abs=0.04)
+    assert head[80, 80] and not head[:10].any()
+
+
+@pytest.mark.parametrize("rows", [np.s_[:6], np.s_[-6:], np.s_[[*range(4), *range(-4, 0)]]])
+def test_rows_of_undeclared_padding_do_not_make_a_head_of_the_air(rows: slice | list[int]) -> None:
+    plain = scan()
+    padded = plain.copy()
+    padded[rows] = -2000
+    assert np.array_equal(channels.head_mask(padded), channels.head_mask(plain))
+
+
+def test_padding_all_around_is_no_head() -> None:
+    plain = scan()
+    padded = np.full_like(plain, -2000)
+    padded[8:-8, 8:-8] = plain[8:-8, 8:-8]
+    assert np.array_equal(channels.head_mask(padded), channels.head_mask(plain))
+    assert not channels.head_mask(np.full_like(plain, -2000)).any()
+
+
 def test_noise_curve_finds_the_noise() -> None:
     plane = scan(noise=4.0)
     measured = channels.prepare([plane], []).scale

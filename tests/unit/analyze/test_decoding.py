@@ -138,6 +138,20 @@ def test_limits_are_asked_before_decoding(tmp_path: Path, monkeypatch: pytest.Mo
         decoding.Decoder().frame(str(path), None)
 
 
+@pytest.mark.parametrize(
+    ("slope", "intercept"), [("1e33", "0"), ("-1e33", "0"), ("1e38", "0"), ("1e307", "0"), ("1", "1e30"), ("1", "-5e9")]
+)
+def test_a_rescale_that_leads_out_of_all_units_is_refused(tmp_path: Path, slope: str, intercept: str) -> None:
+    with pytest.raises(Refused, match="Send the instance with the rescale of its scanner"):
+        decoded(tmp_path, with_pixels(GRID, RescaleSlope=slope, RescaleIntercept=intercept))
+
+
+def test_all_that_32_bits_hold_is_a_unit(tmp_path: Path) -> None:
+    pixels = GRID.astype(np.uint32)
+    pixels[0, 0] = 2**32 - 1
+    assert decoded(tmp_path, with_pixels(pixels)).pixels.max() == 2.0**32
+
+
 def test_truncated_pixels_are_no_frame(tmp_path: Path) -> None:
     ds = with_pixels(GRID)
     ds.PixelData = ds.PixelData[:40]

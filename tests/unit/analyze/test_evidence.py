@@ -112,3 +112,32 @@ def test_one_instance_seen_twice_is_not_two() -> None:
 def test_long_lists_are_cut() -> None:
     (found,) = gather([stack(200, synthetic=True)])
     assert len(found.slices) == 50
+
+
+def timed(times: list[str], **header: Any) -> list[Facts]:
+    return [
+        replace(item, header={**item.header, "acquisition_time": time})
+        for item, time in zip(stack(len(times), **header), times, strict=True)
+    ]
+
+
+def clock(second: int) -> str:
+    return f"{second // 3600 % 24:02d}{second // 60 % 60:02d}{second % 60:02d}.000000"
+
+
+@pytest.mark.parametrize("step", [10, -10])
+@pytest.mark.parametrize("packages", [1, 2])
+def test_a_series_through_midnight_is_in_order(step: int, packages: int) -> None:
+    first = 24 * 3600 - 200 if step > 0 else 24 * 3600 + 30
+    order = [place for package in range(packages) for place in range(package, 24, packages)]
+    times = [clock(first + step * order.index(place)) for place in range(24)]
+    assert {time[:2] for time in times} == {"23", "00"}
+    assert gather([timed(times)]) == ()
+
+
+@pytest.mark.parametrize("odd", ["030000.0", "120000.0", "220000.0"])
+def test_a_time_of_another_hour_is_out_of_order_before_and_after_midnight(odd: str) -> None:
+    for first in (9 * 3600, 24 * 3600 - 200):
+        times = [clock(first + 10 * place) for place in range(24)]
+        times[12] = odd
+        assert kinds(gather([timed(times)])) == [("time_order", ["1.12"])]

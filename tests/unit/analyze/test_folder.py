@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dicomguard.analyze import folder
+from dicomguard.core import uid
 from dicomguard.core.verdict import ModelScope
 from dicomguard.errors import Refused
 from tests import studies
@@ -77,6 +78,23 @@ def test_manifest_does_not_depend_on_file_names(tmp_path: Path) -> None:
         ((uid, copies),) = found.studies.items()
         plans.append(folder.manifest_of(uid, copies, rules=(), scope=SCOPE).series[0])
     assert [i.sop_instance_uid for i in plans[0].slices] == [i.sop_instance_uid for i in plans[1].slices]
+
+
+def test_echoes_of_one_series_are_stacks_whichever_files_are_lost(tmp_path: Path) -> None:
+    """Classic images of two echoes, one file lost, positions printed a little apart, no Instance Number."""
+    datasets = []
+    for echo in (1, 2):
+        one = studies.series(20, origin=(-64.0, -64.0, 0.002 * (echo - 1)))
+        for index, ds in enumerate(one):
+            ds.SOPInstanceUID = uid.derive("test", "echo", echo, index)
+            ds.EchoNumbers, ds.EchoTime, ds.InstanceNumber = echo, 30 * echo, None
+        datasets += one
+    del datasets[3]
+    ((study, copies),) = folder.gather(studies.save(tmp_path, datasets)).studies.items()
+    echo_of = {str(ds.SOPInstanceUID): int(ds.EchoNumbers) for ds in datasets}
+    plans = folder.manifest_of(study, copies, rules=(), scope=SCOPE).series
+    assert [[echo_of[item.sop_instance_uid] for item in plan.slices] for plan in plans] == [[2] * 20, [1] * 19]
+    assert [plan.kind for plan in plans] == ["regular", "unequal"]
 
 
 def test_path_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Maps and boxes become regions of the slice, each thing once."""
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from dicomguard.analyze import regions_map
@@ -75,3 +76,15 @@ def test_placed_moves_box_and_mask_together() -> None:
     moved = regions_map.placed(one, (8, 16, 136, 144), (200, 180))
     assert moved.mask.shape == (200, 180) and moved.mask.sum() == one.mask.sum()
     assert moved.box[0] == one.box[0] + 16 and moved.box[1] == one.box[1] + 8
+
+
+@pytest.mark.parametrize("sides", [(52, 48), (51, 49), (52, 49), (51, 48)])
+def test_the_coarse_map_lies_on_the_fine_one_when_it_ends_in_half_a_cell(sides: tuple[int, int]) -> None:
+    """⌈h/2⌉ cells stand for h rows: the last one reaches beyond, the others stay where they are."""
+    cells = (-(-sides[0] // 2), -(-sides[1] // 2))
+    # A region that only the coarse map shows, in the corner where a wrong factor moves most.
+    coarse = np.full((3, *cells), -5.0, dtype=np.float32)
+    coarse[0, cells[0] - 9 : cells[0] - 5, cells[1] - 9 : cells[1] - 5] = 12.0
+    fine = np.full((3, *sides), -5.0, dtype=np.float32)
+    (one,) = regions_map.candidates(fine, coarse, np.ones(sides, dtype=bool), proposals=[])
+    assert tuple(np.argwhere(one.mask).mean(axis=0) + 0.5) == (4.0 * (cells[0] - 7), 4.0 * (cells[1] - 7))

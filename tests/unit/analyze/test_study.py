@@ -12,7 +12,7 @@ import pytest
 from dicomguard.analyze import folder, masks, study
 from dicomguard.analyze.decoding import Decoder, facts
 from dicomguard.analyze.judging import JudgedRegion, JudgedStack, Plane
-from dicomguard.analyze.pixels import Slice, Undecoded
+from dicomguard.analyze.pixels import Reader, Slice, Undecoded
 from dicomguard.core.job import AnalysisJob
 from dicomguard.core.verdict import Model, ModelScope, OperatingPoint, Software, Verdict
 from dicomguard.errors import Broken
@@ -88,7 +88,7 @@ def job_of(tmp_path: Path, datasets: Sequence[Any]) -> AnalysisJob:
     return AnalysisJob(manifest=manifest, files_root="/", output=str(tmp_path / "out"), weights="")
 
 
-def examined(job: AnalysisJob, judge: Judge, source: Source | None = None, **options: Any) -> study.Answer:
+def examined(job: AnalysisJob, judge: Judge, source: study.Source | None = None, **options: Any) -> study.Answer:
     return study.examine(
         job,
         judge=judge,
@@ -185,6 +185,29 @@ def test_nothing_decodable_is_not_analysable(tmp_path: Path) -> None:
     assert (verdict.category, verdict.score.forgery) == ("not_analysable", None)
     assert verdict.series[0].reason == "It was chosen, but no slice could be analysed: time limit."
     assert not verdict.series[0].analysed
+
+
+def test_a_series_of_which_nothing_was_decoded_lowers_the_share_of_the_head(tmp_path: Path) -> None:
+    """Its slices count as the usual one of the other series."""
+    one, two = studies.series(5), studies.series(20, name="other", number=2)
+    job = job_of(tmp_path, [*one, *two])
+    broken = {Path(item.path).name: "undecodable" for item in job.manifest.series[1].slices}
+    verdict = examined(job, Judge(), Source(refused=broken)).verdict
+    assert (verdict.coverage.slices_analysed, verdict.coverage.head_area_share) == (5, 0.2)
+    everything = {Path(item.path).name: "undecodable" for plan in job.manifest.series for item in plan.slices}
+    nothing = examined(job, Judge(), Source(refused=everything)).verdict
+    assert nothing.coverage.head_area_share == 0.0
+
+
+def test_a_slice_of_no_unit_costs_only_itself(tmp_path: Path) -> None:
+    datasets = studies.series(6)
+    datasets[2].RescaleSlope, datasets[2].RescaleIntercept = "1e33", "0"
+    job = job_of(tmp_path, datasets)
+    judge = Judge()
+    with Reader() as reader:
+        verdict = examined(job, judge, reader).verdict
+    assert reasons(verdict) == ["", "", "undecodable", "", "", ""]
+    assert judge.asked[0][0] == 5
 
 
 def test_stack_beyond_the_memory_limit_is_analysed_as_far_as_it_goes(
