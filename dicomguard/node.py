@@ -149,10 +149,10 @@ class Node:
             return
         try:
             new = load(self._config.file)
+            now = changes.renewed(self._config, new)
         except Refused as error:
             _log.error("configuration.refused", reason=str(error))
             return
-        now = changes.renewed(self._config, new)
         if waiting := changes.changed(now, new):
             _log.warning("configuration.postponed", name=waiting, reason="These keys need a restart of the node.")
         _log.event("configuration.reloaded", name=changes.changed(self._config, now))

@@ -1,6 +1,5 @@
 """`dicomguard check-config`: is the configuration sound, and what does it mean."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from dicomguard import config
 from dicomguard.retrain import schedule
+from dicomguard.store.db import shown_url
 
 
 def command(
@@ -29,7 +29,8 @@ def command(
     print(f"receiver   {node.ae_title} on {node.host}:{node.port}, state in {node.state}")
     if loaded.tls.port:
         print(f"with TLS   on {node.host}:{loaded.tls.port}")
-    print(f"database   {re.sub(r':[^:@/]*@', ':***@', loaded.database.url) or 'SQLite in the state folder'}")
+    url = loaded.database.url
+    print(f"database   {shown_url(url) if url else 'SQLite in the state folder'}")
     print(
         f"page       http://{loaded.web.host}:{loaded.web.port}/   health http://127.0.0.1:{loaded.web.health_port}/health"
     )

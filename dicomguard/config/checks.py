@@ -36,6 +36,11 @@ def check(config: Config, source: Source) -> None:
     if config.node.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise Refused(f"{source.at('node', 'log_level')}: use DEBUG, INFO, WARNING or ERROR.")
     names = [destination.name for destination in config.destinations]
+    if RETURN_TO_SENDER in names:
+        raise Refused(
+            f'{source.at(f"destinations.{RETURN_TO_SENDER}")}: "{RETURN_TO_SENDER}" is the word of routes for the '
+            "AE that sent the study, so no destination can have it. Give the destination another name."
+        )
     for route in config.routes:
         if not route.to:
             raise Refused(

@@ -41,6 +41,13 @@ def _titles(config: Config) -> Iterator[str]:
                     f'Route "{route.name}" returns results to the sender, but no destination is {title}. '
                     "Add a section [destinations.NAME] with its AE title, host and port."
                 )
+    for title in sorted(receivers):
+        names = [destination.name for destination in config.destinations if destination.ae_title == title]
+        if len(names) > 1:
+            yield (
+                f"Destinations {' and '.join(names)} have one AE title, {title}, so what goes back to that AE goes to "
+                f"{names[0]}. Correct the title, or move the section that is meant before the others."
+            )
     for destination in config.destinations:
         # That of a peer may be there for our answers to its requests for storage commitment.
         if destination.name not in routed and destination.ae_title not in senders:

@@ -34,16 +34,16 @@ def describe() -> str:
         "",
         "## [destinations.NAME]",
         "",
-        "Who gets results: `ae_title`, `host`, `port`. With `commitment = true` it is asked for storage commitment of"
-        " what was sent (PS3.4 annex J), and nothing of the study is deleted before it has given that; its reports come"
-        " to our port, so it has to be a peer, too. A peer that asks us for storage commitment gets its answer at the"
-        " destination that has its AE title.",
+        "Who gets results: `ae_title`, `host`, `port`; NAME is any but `sender`. With `commitment = true` it is asked"
+        " for storage commitment of what was sent (PS3.4 annex J), and nothing of the study is deleted before it has"
+        " given that; its reports come to our port, so it has to be a peer, too. A peer that asks us for storage"
+        " commitment gets its answer at the destination that has its AE title, the first if several have.",
         "",
         "## [[routes]]",
         "",
         "`name`, `calling_ae_titles` (empty: every sender, uploads included), `categories` (`real`, `absent`, `added`,"
         " `removed`, `not_analysable`; empty: all), `to`: names of destinations, or"
-        ' `"sender"` for the destination whose AE title sent the study.',
+        ' `"sender"` for the first destination whose AE title sent the study.',
         "",
         "## [[rules]]",
         "",

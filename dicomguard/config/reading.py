@@ -1,5 +1,6 @@
 """From TOML to frozen values; the only reader of settings and environment."""
 
+import math
 import os
 import tomllib
 from dataclasses import MISSING, Field, fields, replace
@@ -137,10 +138,20 @@ def _value(raw: Any, hint: Any, item: "Field[Any]", place: str, base: Path) -> A
         return raw
     if not fits[kind]:
         raise Refused(f"{place} = {raw!r} is not {wanted[kind]}. Correct the value.")
+    if kind in (int, float) and not _finite(raw):
+        raise Refused(f"{place} = {raw!r} is no number to count with. Use a finite one.")
     least, most = item.metadata.get("least"), item.metadata.get("most")
     if (least is not None and raw < least) or (most is not None and raw > most):
-        span = f"at least {least:g}" if most is None else f"{least:g} to {most:g}"
+        span = f"at least {least:.15g}" if most is None else f"{least:.15g} to {most:.15g}"
         raise Refused(f"{place} = {raw!r} is impossible. Use {span}.")
     if kind is Path:
         return (base / raw).resolve()
     return float(raw) if kind is float else raw
+
+
+def _finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        # A whole number with hundreds of digits.
+        return False

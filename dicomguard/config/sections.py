@@ -13,6 +13,9 @@ from dicomguard.core.routing import Route
 from dicomguard.core.selection import Rule
 from dicomguard.errors import Refused
 
+_DAY_S = 86400.0
+# The longest wait, also for those who mean never: calendar and locks overflow further on.
+_TEN_YEARS_S = 3650 * _DAY_S
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -112,11 +115,17 @@ class Storage:
         False, "Allow log and SQLite on a network file system, which may not keep what it says it flushed."
     )
     keep_days: float = _key(
-        30.0, "Days after which the images of a study that is judged and delivered are deleted; 0: never.", least=0
+        30.0,
+        "Days after which the images of a study that is judged and delivered are deleted; 0: never.",
+        least=0,
+        most=36500,
     )
     keep_bytes: int = _key(0, "Most bytes of images; the oldest that may go are deleted first; 0: no limit.", least=0)
     keep_results_days: float = _key(
-        365.0, "Days after which verdict, results and the study itself follow its images; 0: never.", least=0
+        365.0,
+        "Days after which verdict, results and the study itself follow its images; 0: never.",
+        least=0,
+        most=36500,
     )
     verify_at: str = _key(
         "03:30", "When files are held against rows each day, as `dicomguard verify` does; empty: never by itself."
@@ -140,7 +149,7 @@ class Completion:
         1800.0, "Longest wait in seconds; beats associations that never close.", least=1, most=604800
     )
     assoc_hold_s: float = _key(
-        600.0, "Seconds for which an open association that stored something holds the study.", least=0
+        600.0, "Seconds for which an open association that stored something holds the study.", least=0, most=_DAY_S
     )
 
 
@@ -152,20 +161,24 @@ class Analysis:
     device: str = _key("", "cuda, cpu, or empty for the best there is.")
     threads: int = _key(2, "CPU threads of the analysis child.", least=1, most=256)
     children: int = _key(1, "Analyses at the same time.", least=1, most=16)
-    deadline_s: float = _key(1800.0, "Seconds after which an analysis is given up.", least=5)
+    deadline_s: float = _key(1800.0, "Seconds after which an analysis is given up.", least=5, most=7 * _DAY_S)
     decode_memory_bytes: int = _key(DECODE_MEMORY_BYTES, "Memory limit of the decoding child.", least=256 << 20)
-    decode_s: float = _key(DECODE_S, "Seconds that decoding one file may take.", least=1)
+    decode_s: float = _key(DECODE_S, "Seconds that decoding one file may take.", least=1, most=_DAY_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """[delivery]"""
 
-    first_retry_s: float = _key(5.0, "First wait after a failed attempt; doubles with each.", least=0.1)
-    longest_retry_s: float = _key(900.0, "Longest wait between two attempts.", least=0.1)
-    give_up_s: float = _key(7 * 86400.0, "Seconds after which a delivery is given up and shown as failed.", least=1)
-    connect_s: float = _key(10.0, "Seconds for connecting and associating.", least=0.1)
-    answer_s: float = _key(180.0, "Seconds for an answer to C-STORE.", least=1)
+    first_retry_s: float = _key(
+        5.0, "First wait after a failed attempt; doubles with each.", least=0.1, most=7 * _DAY_S
+    )
+    longest_retry_s: float = _key(900.0, "Longest wait between two attempts.", least=0.1, most=_TEN_YEARS_S)
+    give_up_s: float = _key(
+        7 * _DAY_S, "Seconds after which a delivery is given up and shown as failed.", least=1, most=_TEN_YEARS_S
+    )
+    connect_s: float = _key(10.0, "Seconds for connecting and associating.", least=0.1, most=_DAY_S)
+    answer_s: float = _key(180.0, "Seconds for an answer to C-STORE.", least=1, most=_DAY_S)
     commitment_linger_s: float = _key(
         5.0,
         "Seconds that an association is kept open for the report on storage commitment; later ones come to our port.",
@@ -173,7 +186,10 @@ class Delivery:
         most=600,
     )
     commitment_deadline_s: float = _key(
-        86400.0, "Seconds after which a destination is asked again for a commitment that it did not report on.", least=1
+        _DAY_S,
+        "Seconds after which a destination is asked again for a commitment that it did not report on.",
+        least=1,
+        most=_TEN_YEARS_S,
     )
 
     @property
@@ -197,7 +213,9 @@ class Web:
     max_upload_bytes: int = _key(2 << 30, "Most bytes in one upload, after unpacking.", least=1 << 20)
     max_upload_files: int = _key(5000, "Most files in one upload, after unpacking.", least=1)
     max_zip_ratio: int = _key(100, "Most bytes that one byte of a ZIP may unpack to.", least=2)
-    session_s: float = _key(8 * 3600.0, "Seconds after which an administrator signs in again.", least=60)
+    session_s: float = _key(
+        8 * 3600.0, "Seconds after which an administrator signs in again.", least=60, most=365 * _DAY_S
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +224,7 @@ class Retrain:
 
     archive: Path | None = _key(None, "Folder of curated cases; none: the training page says so.")
     cron: str = _key("0 2 * * 6", "When a run is started: minute hour day month weekday. Empty: never by itself.")
-    minutes: float = _key(120.0, "Longest training in minutes.", least=0.05)
+    minutes: float = _key(120.0, "Longest training in minutes.", least=0.05, most=365 * 1440)
     nice: int = _key(10, "Niceness of the training child.", least=0, most=19)
     two_people: bool = _key(True, "The person who approves a model must not be the one who started the run.")
     small: bool = _key(False, "Train a few steps on a reduced size: for drills, never for a model that is used.")

@@ -17,7 +17,7 @@ class Route:
     calling_ae_titles: tuple[str, ...] = ()
     # Categories of core.verdict; empty for all.
     categories: tuple[str, ...] = ()
-    # Names of destinations; "sender" is the destination whose AE title called.
+    # Names of destinations; "sender" is the first destination whose AE title called.
     to: tuple[str, ...] = ()
 
 
@@ -34,7 +34,8 @@ def decide(
 ) -> tuple[Chosen, ...]:
     """All destinations of matching routes in order, each once; an upload ("") has no sender to return to."""
     by_name = {destination.name: destination for destination in destinations}
-    by_title = {destination.ae_title: destination for destination in destinations}
+    # Two of one AE title: the first has it, as for answers about storage commitment.
+    by_title = {destination.ae_title: destination for destination in reversed(destinations)}
     chosen: dict[str, Chosen] = {}
     for route in routes:
         if route.calling_ae_titles and calling_ae not in route.calling_ae_titles:

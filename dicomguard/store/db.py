@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import Connection, Engine, Select, Table, create_engine, event, select
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicomguard.clock import Clock
@@ -196,6 +196,11 @@ class Store:
         self._relaxed.dispose()
 
 
+def shown_url(url: str) -> str:
+    """The address of a database for people: without the password, and without options, which may hold one."""
+    return _address(url).set(query={}).render_as_string(hide_password=True)
+
+
 def open_configured(config: Config, clock: Clock) -> Store:
     """The store that a configuration names, with all its bounds."""
     limits = Limits(
@@ -272,7 +277,7 @@ def _insert(tx: Tx, table: Table) -> "sqlite.Insert | postgresql.Insert":
 
 def _sqlite(url: str, *, relaxed: bool = False) -> Engine:
     if not url.startswith("sqlite:///"):
-        raise Refused(f'"{make_url(url)}" is no database of ours. Write sqlite:///PATH or postgresql://…')
+        raise Refused(f'"{shown_url(url)}" is no database of ours. Write sqlite:///PATH or postgresql://…')
     timeout_s = _RELAXED_TIMEOUT_S if relaxed else _BUSY_TIMEOUT_S
     engine = create_engine(url, connect_args={"timeout": timeout_s}, pool_size=8, max_overflow=120)
     # NORMAL: a commit is not flushed by itself, but by the flush of the next one with FULL (sqlite.org/pragma.html).
@@ -313,6 +318,22 @@ def _to_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
             threading.Event().wait(_WAL_PAUSE_S)
 
 
+def _address(url: str) -> URL:
+    """The parts of the text; it is refused where a password would be taken for host, port or name, and be shown."""
+    try:
+        address = make_url(url)
+    except (ArgumentError, ValueError):
+        address = None
+    if address is None or (
+        address.drivername.startswith("postgresql") and "@" in f"{address.host or ''}{address.database or ''}"
+    ):
+        raise Refused(
+            "The url of [database] does not read as postgresql+psycopg://user:password@host:port/name. "
+            "Write @, : and / of a password as %40, %3A and %2F, or name a file with it in password_file."
+        )
+    return address
+
+
 def _patience(seconds: int) -> dict[str, int]:
     """Options of libpq: a server whose machine has gone is given up after about this time, not after a quarter hour."""
     return {
@@ -326,7 +347,7 @@ def _patience(seconds: int) -> dict[str, int]:
 
 
 def _postgresql(url: str, *, relaxed: bool = False) -> Engine:
-    driver = make_url(url).set(drivername="postgresql+psycopg")
+    driver = _address(url).set(drivername="postgresql+psycopg")
     # READ COMMITTED with row locks: every read that decides a write takes its row FOR UPDATE.
     # A relaxed commit is synchronous here: the server can die alone, and would take rows that the filer counts as kept.
     return create_engine(

@@ -234,11 +234,26 @@ def test_a_changed_configuration_is_taken_over_by_receivers_and_worker(tmp_path:
         assert node.stop() == 0
 
 
-@pytest.mark.parametrize(("change", "said"), [("[nothing]\n", "refused"), ("state = ", "postponed")])
+# Both in one edit; the port waits for a restart, the peer would not.
+_FIRST_PEER_WITH_TLS = f"""[tls]
+port = 2762
+certificate = "c"
+key = "k"
+authorities = "a"
+[peers.bound]
+ae_title = "BOUND"
+addresses = ["127.0.0.1"]
+key_sha256 = ["{"0" * 64}"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [("[nothing]\n", "refused"), (_FIRST_PEER_WITH_TLS, "refused"), ("state = ", "postponed")]
+)
 def test_a_process_that_dies_is_started_again_on_the_configuration_that_is_in_force(
     tmp_path: Path, change: str, said: str
 ) -> None:
-    """The file has got a fault, or a key that waits for a restart: the processes must not part ways over it."""
+    """The file has got a fault, or something that waits for a restart: the processes must not part ways over it."""
     with peer() as archive, running(tmp_path, archive) as node:
         elsewhere = tmp_path / "elsewhere"
         text = node.config.read_text()

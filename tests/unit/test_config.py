@@ -1,6 +1,9 @@
 """The configuration: what is refused, with which sentence, and what it means."""
 
 import contextlib
+import threading
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomguard import config
+from dicomguard.config.sections import SECTIONS
+from dicomguard.core import delivery
 from dicomguard.errors import Refused
 
 
@@ -48,6 +53,17 @@ def test_defaults_listen_on_loopback_and_name_no_peer() -> None:
         ("node = 3\n", "[node] is a section"),
         ("[node\n", "is not valid TOML"),
         ("[web]\nport = 8091\n", "share a port"),
+        ("[receive]\nidle_s = nan\n", "node.toml:2: idle_s = nan is no number to count with"),
+        (
+            "[peers.ct]\nae_title='CT'\naddresses=['192.0.2.7']\nidle_s = inf\n",
+            "node.toml:4: idle_s = inf is no number",
+        ),
+        (f"[storage]\nkeep_days = 1{'0' * 400}\n", "node.toml:2: keep_days"),
+        (
+            "[delivery]\ngive_up_s = 1e12\n",
+            "node.toml:2: give_up_s = 1000000000000.0 is impossible. Use 1 to 315360000.",
+        ),
+        ("[destinations.sender]\nae_title='A'\nhost='h'\nport=104\n", 'node.toml:1: "sender" is the word of routes'),
         ("[tls]\nport = 2762\n", 'node.toml:2: TLS needs "certificate"'),
         ("[peers.ct]\nae_title = 'CT'\naddresses = ['192.0.2.7']\nkey_sha256 = ['00']\n", "is no SHA-256 in hex"),
         (
@@ -61,6 +77,44 @@ def test_a_fault_is_refused_with_its_sentence(text: str, sentence: str) -> None:
     with pytest.raises(Refused) as caught:
         parse(text)
     assert sentence in str(caught.value)
+
+
+_FLOATS = [(kind.__name__.lower(), key) for kind in SECTIONS for key in fields(kind) if key.type is float]
+
+
+@pytest.mark.parametrize(("section", "key"), [(section, key.name) for section, key in _FLOATS])
+@pytest.mark.parametrize("value", ["nan", "inf", "1e15"])
+def test_no_number_is_without_bounds(section: str, key: str, value: str) -> None:
+    """Beyond them calendar and sockets overflow, long after the configuration was called sound."""
+    with pytest.raises(Refused, match=rf"node\.toml:2: {key} = "):
+        parse(f"[{section}]\n{key} = {value}\n")
+
+
+def test_the_longest_times_are_times_that_calendar_and_locks_know() -> None:
+    sections: dict[str, str] = {}
+    for section, key in _FLOATS:
+        sections[section] = f"{sections.get(section, f'[{section}]')}\n{key.name} = {key.metadata['most']}"
+    longest = parse("\n".join(sections.values()))
+    now = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+    for section, key in _FLOATS:
+        value = getattr(getattr(longest, section), key.name)
+        span = timedelta(days=value) if key.name.endswith("days") else timedelta(seconds=value)
+        assert now - span < now + span
+        assert value <= threading.TIMEOUT_MAX
+    said = longest.delivery
+    backoff = delivery.Backoff(
+        first=timedelta(seconds=said.first_retry_s),
+        longest=timedelta(seconds=said.longest_retry_s),
+        give_up=timedelta(seconds=said.give_up_s),
+    )
+    item = delivery.Item(kind="SR", forms=("2.25.1",))
+    busy = {"2.25.1": delivery.Answer(event=delivery.Event.BUSY)}
+    for attempt in (0, 1, 20, 1000):
+        tried = delivery.Delivery(
+            study_key="k", revision=1, destination="pacs", items=(item,), attempt=attempt, planned_at=now, next_at=now
+        )
+        after = delivery.record(tried, busy, now=now, backoff=backoff)
+        assert after.next_at is not None and now < after.next_at <= now + backoff.longest
 
 
 def test_a_rule_matches_on_attributes() -> None:
@@ -133,6 +187,10 @@ _CT = "[peers.ct]\nae_title = 'CT1'\naddresses = ['192.0.2.7']\n"
             "CT9, which no peer is",
         ),
         (_PACS + "commitment = true\n", "pacs is asked for storage commitment, but is no peer"),
+        (
+            _PACS + "[destinations.second]\nae_title = 'PACS'\nhost = 'i'\nport = 104\n",
+            "Destinations pacs and second have one AE title, PACS",
+        ),
         ("[web]\nhost = '0.0.0.0'\n", "open to the network at 0.0.0.0 without TLS"),
         ("[web]\nhost = '0.0.0.0'\n", "answers by no name but localhost"),
     ],

@@ -4,6 +4,7 @@ import pytest
 
 from dicomguard import config
 from dicomguard.config.changes import changed, renewed
+from dicomguard.errors import Refused
 
 BASE = """
 [receive]
@@ -52,3 +53,27 @@ def test_what_was_taken_over_is_in_force_and_the_rest_is_as_before() -> None:
     assert (now.receive.idle_s, now.peers) == (5, ())
     assert now.receive.max_instance_bytes == before.receive.max_instance_bytes
     assert now.routes == before.routes
+
+
+TLS = "[tls]\nport = 2762\ncertificate = 'c'\nkey = 'k'\nauthorities = 'a'\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "apart", "waiting"),
+    [
+        # A peer is bound to its key in the same edit that opens the port with TLS.
+        (
+            BASE,
+            TLS + BASE.replace("[destinations", f"key_sha256 = ['{'0' * 64}']\n[destinations"),
+            "peers.ct1",
+            "tls.port, tls.certificate, tls.key, tls.authorities",
+        ),
+        # The last peer leaves in the same edit that closes the receiver to the network.
+        ("[node]\nhost = '0.0.0.0'\n" + BASE, "[receive]\nidle_s = 60\n", "peers.ct1", "node.host"),
+    ],
+)
+def test_two_sound_files_of_which_no_sound_mix_can_be_made(old: str, new: str, apart: str, waiting: str) -> None:
+    """Every process would refuse the mix, and be started again for ever."""
+    with pytest.raises(Refused, match="belong together") as caught:
+        renewed(parse(old), parse(new))
+    assert apart in str(caught.value) and waiting in str(caught.value) and "Restart" in str(caught.value)

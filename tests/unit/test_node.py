@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from dicomguard.core.completion import Patience
 from dicomguard.core.delivery import Delivery, Item
 from dicomguard.errors import Refused, Unavailable
 from dicomguard.flow import approval, completion
+from dicomguard.log import JsonLines
 from dicomguard.node import Node
 from dicomguard.store import commitments, deliveries, executors, log_figures, models, refusals, set_aside
 from dicomguard.store.db import open_store
@@ -215,6 +217,9 @@ class Scripted:
     def kill(self) -> None:
         """It is dead as soon as the test says so."""
 
+    def ask_to_reload(self) -> None:
+        """What it makes of the configuration is no matter of its supervisor."""
+
     def ask_to_stop(self) -> None:
         self.exit_status = self.exit_status or 0
 
@@ -234,7 +239,13 @@ class Starter:
         if self.fail:
             raise Unavailable("It could not be started: Resource temporarily unavailable. Try again with less load.")
         module = argv[argv.index("-m") + 1]
-        self.started.append(Scripted(name=module, exit_status=2 if module == self.refuses else None))
+        # Each process reads it first, and ends with 2 when it cannot.
+        try:
+            config.load(Path(argv[argv.index("--config") + 1]))
+            refuses = module == self.refuses
+        except Refused:
+            refuses = True
+        self.started.append(Scripted(name=module, exit_status=2 if refuses else None))
         return self.started[-1]
 
     def of(self, module: str) -> list[Scripted]:
@@ -260,8 +271,10 @@ def starter(monkeypatch: pytest.MonkeyPatch) -> Starter:
     return made
 
 
-def run_through(folder: Path, steps: Callable[[Node], Iterator[object]]) -> None:
-    """A node of scripted children; its receiver and worker give a sign of life all the time."""
+def run_through(
+    folder: Path, steps: Callable[[Node], Iterator[object]], *, peers: str = "", reload: threading.Event | None = None
+) -> None:
+    """A node of scripted children on `node.toml`; its receiver and worker give a sign of life all the time."""
     clock = FakeClock(datetime(2026, 11, 24, 8, 0, tzinfo=UTC))
     store = open_store(folder, "", clock)
     with socket.create_server(("127.0.0.1", 0)) as page:
@@ -269,12 +282,14 @@ def run_through(folder: Path, steps: Callable[[Node], Iterator[object]]) -> None
             f"[node]\nport = {free_port()}\n[receive]\nprocesses = 1\n"
             f"[web]\nport = {page.getsockname()[1]}\nhealth_port = {free_port()}\n"
         )
-        node = Node(config.parse(text, base=folder, path=None), store=store, clock=clock)
+        file = folder / "node.toml"
+        file.write_text(text + peers)
+        node = Node(config.load(file), store=store, clock=clock)
         with store.begin() as tx:
             for process, role in (("receiver-1", "receiver"), ("node:1", "worker")):
                 later = clock.now() + timedelta(hours=1)
                 executors.beat(tx, process, "node", later, later, role=role)
-        node.run(Steps(clock, steps(node)), threading.Event(), say=lambda line: None)
+        node.run(Steps(clock, steps(node)), reload or threading.Event(), say=lambda line: None)
 
 
 def test_a_child_that_refuses_at_the_start_ends_the_node(tmp_path: Path, starter: Starter) -> None:
@@ -320,3 +335,35 @@ def test_a_child_that_the_system_cannot_start_is_tried_again(tmp_path: Path, sta
 
     run_through(tmp_path, steps)
     assert [len(starter.of(f"dicomguard.{room}")) for room in ("scp", "flow", "web")] == [1, 2, 1]
+
+
+_TLS = "[tls]\nport = 2762\ncertificate = 'c'\nkey = 'k'\nauthorities = 'a'\n"
+_PEER = "[peers.ct1]\nae_title = 'CT1'\naddresses = ['192.0.2.7']\n"
+
+
+def test_a_file_of_which_only_the_half_could_be_taken_over_is_refused_as_a_whole(
+    tmp_path: Path, starter: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TLS waits for a restart, the key of the peer does not: what dies later was started on a mix that all refuse."""
+    caplog.set_level(logging.INFO, "dicomguard.node")
+    reload = threading.Event()
+
+    def steps(node: Node) -> Iterator[object]:
+        yield None
+        file = tmp_path / "node.toml"
+        key = f"key_sha256 = ['{'0' * 64}']\n"
+        file.write_text(file.read_text() + key + _TLS)
+        assert config.load(file).peers[0].key_sha256
+        reload.set()
+        yield None
+        starter.of("dicomguard.flow")[0].exit_status = -9
+        for _ in range(20):
+            yield None
+        assert node.ready()[1]["worker"]["state"] == "green"
+
+    run_through(tmp_path, steps, peers=_PEER, reload=reload)
+    assert len(starter.of("dicomguard.flow")) == 2
+    lines = [json.loads(JsonLines(FakeClock(datetime(2026, 11, 24, tzinfo=UTC))).format(one)) for one in caplog.records]
+    said = [line for line in lines if line["event"].startswith("configuration.")]
+    assert [line["event"] for line in said] == ["configuration.refused"]
+    assert "belong together" in said[0]["reason"]

@@ -37,3 +37,10 @@ def test_the_first_route_is_named_as_the_reason() -> None:
     first, second = route("pacs", titles=("CT01",)), route("pacs", "ct")
     chosen = decide(calling_ae="CT01", category="real", routes=(first, second), destinations=(PACS, CT))
     assert chosen[0].route == "pacs"
+
+
+def test_of_two_destinations_with_one_title_the_first_is_the_sender() -> None:
+    """As when it is answered about storage commitment, and as of two peers."""
+    second = Destination(name="second", ae_title="CT01", host="i", port=105)
+    chosen = decide(calling_ae="CT01", category="real", routes=(route("sender"),), destinations=(CT, second))
+    assert [one.destination.name for one in chosen] == ["ct"]

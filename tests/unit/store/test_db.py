@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 from dicomguard.clock import SystemClock
 from dicomguard.errors import Refused, Unavailable
 from dicomguard.store import counters, studies, tables
-from dicomguard.store.db import Store, make_wal, open_store
+from dicomguard.store.db import Store, make_wal, open_store, shown_url
 
 
 def pragma(store: Store, name: str) -> object:
@@ -106,6 +106,33 @@ def test_a_store_of_the_third_schema_counts_retries_afterwards(tmp_path: Path) -
 def test_a_foreign_database_url_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="no database of ours"):
         open_store(tmp_path, "mysql://host/name", SystemClock())
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql+psycopg://u@h/n", "postgresql+psycopg://u@h/n"),
+        ("postgresql+psycopg://u:hunter2@h:5433/n", "postgresql+psycopg://u:***@h:5433/n"),
+        # SQLAlchemy takes all up to the @ as the password.
+        ("postgresql+psycopg://u:hunter2/b@h/n", "postgresql+psycopg://u:***@h/n"),
+        ("postgresql+psycopg://u:hunter2:b@h/n", "postgresql+psycopg://u:***@h/n"),
+        ("postgresql+psycopg://u@h/n?password=hunter2", "postgresql+psycopg://u@h/n"),
+        ("sqlite:////srv/node.sqlite", "sqlite:////srv/node.sqlite"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, said: str) -> None:
+    assert shown_url(url) == said
+
+
+@pytest.mark.parametrize("url", ["u:a@hunter2@h/n", "u:a@b:hunter2@h/n", "u/x:hunter2@h/n", "u:hunter2@h:port/n"])
+def test_a_url_that_is_read_otherwise_than_it_was_meant_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
+    """The driver would look for a host named by the half of the password, and say so in the log."""
+    for act in (shown_url, lambda text: open_store(tmp_path, text, SystemClock())):
+        with pytest.raises(Refused, match="%40") as caught:
+            act(f"postgresql+psycopg://{url}")
+        assert "hunter2" not in str(caught.value)
+        # Nor in a traceback.
+        assert caught.value.__context__ is None
 
 
 def test_an_error_in_the_block_takes_everything_back(tmp_path: Path) -> None:
