@@ -74,8 +74,11 @@ def _run(program: str, arguments: list[str], url: str | None) -> None:
     environment: dict[str, str] = {}
     if address is not None:
         # The password stands in no process list.
-        environment["PGPASSWORD"] = address.password or ""
-        bare = address.set(drivername="postgresql", password=None)
+        asked = address.query.get("password", "")
+        environment["PGPASSWORD"] = address.password or (asked if isinstance(asked, str) else asked[0])
+        options = {name: value for name, value in address.query.items() if name != "password"}
+        # Built anew: `set` takes None for "as it is".
+        bare = URL.create("postgresql", address.username, None, address.host, address.port, address.database, options)
         arguments = ["--no-password", f"--dbname={bare.render_as_string(hide_password=False)}", *arguments]
     with Child.start([path, *arguments], memory_bytes=None, cpu_s=None, env_extra=environment) as child:
         if not child.wait(_WITHIN_S):
