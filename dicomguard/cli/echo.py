@@ -7,6 +7,7 @@ import typer
 
 from dicomguard.cli.send import parse_target
 from dicomguard.clock import SystemClock
+from dicomguard.core.peer import check_ae_title
 from dicomguard.deliver import echo
 
 
@@ -19,7 +20,8 @@ def command(
 
     Example: dicomguard echo ORTHANC@127.0.0.1:4242
     """
-    result = echo.echo(parse_target(to), calling_ae=ae_title, clock=SystemClock())
+    calling_ae = check_ae_title(ae_title, where="--as")
+    result = echo.echo(parse_target(to), calling_ae=calling_ae, clock=SystemClock())
     if as_json:
         print(json.dumps({"answered": result.answered, "seconds": round(result.seconds, 3), "reason": result.sentence}))
     else:

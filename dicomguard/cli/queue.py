@@ -90,10 +90,12 @@ def retry(study: Study, by: By, settings: Settings = None) -> None:
 
 @app.command()
 def hold(study: Study, by: By, settings: Settings = None) -> None:
-    """Keep a study from being closed."""
+    """Keep a study from being closed. A report that is under way goes on; `cancel` stops it."""
     with _client(settings) as client:
-        client.hold(study, True, by)
-    print("On hold: it takes images and is not judged. Go on: dicomguard queue release STUDY --by NAME")
+        under_way = client.hold(study, True, by)
+    print("On hold: what it collects is not judged. Go on: dicomguard queue release STUDY --by NAME")
+    if under_way:
+        print("The report under way goes on; cancel it to stop it: dicomguard queue cancel STUDY --by NAME")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dicomguard.core.delivery import Event
-from dicomguard.core.peer import Destination
+from dicomguard.core.peer import Destination, check_ae_title
 from dicomguard.deliver import storage
 from dicomguard.deliver.association import Timeouts
 from dicomguard.errors import Refused
@@ -29,6 +29,7 @@ def command(
 
     Example: dicomguard send study/ --to DICOMGUARD@127.0.0.1:11112 --as STORESCU
     """
+    calling_ae = check_ae_title(ae_title, where="--as")
     destination = parse_target(to)
     files = _files(paths)
     console = Console(stderr=True)
@@ -47,7 +48,7 @@ def command(
                 progress.print(f"{sent.path}: {sent.answer.comment or sent.answer.event.value}", markup=False)
 
         storage.send(
-            files, destination, calling_ae=ae_title, timeouts=Timeouts(connect_s=10.0, answer_s=timeout), on_sent=tell
+            files, destination, calling_ae=calling_ae, timeouts=Timeouts(connect_s=10.0, answer_s=timeout), on_sent=tell
         )
     stored = sum(events[event] for event in _GOOD)
     if not as_json:
@@ -62,6 +63,8 @@ def parse_target(text: str) -> Destination:
     host, colon, port = address.rpartition(":")
     if not (at and colon and host and port.isdigit()):
         raise Refused(f'"{text}" names no AE. Write AE_TITLE@HOST:PORT, for example DICOMGUARD@127.0.0.1:11112.')
+    # The destination's own check would name a section of the configuration.
+    ae_title = check_ae_title(ae_title, where="AE_TITLE@HOST:PORT")
     return Destination(name="target", ae_title=ae_title, host=host.strip("[]"), port=int(port))
 
 

@@ -168,8 +168,11 @@ def resend(commitment: Commitment) -> Commitment:
 
 
 def renew(commitment: Commitment, *, now: datetime) -> Commitment:
-    """Ask now: what was sent again has arrived, or a person wants it."""
-    return replace(commitment, state=State.DUE, attempt=commitment.attempt + 1, planned_at=now, next_at=now)
+    """Ask now: what was sent again has arrived, or a person wants it; where nothing is open there is no question."""
+    after = replace(commitment, attempt=commitment.attempt + 1, planned_at=now)
+    if not after.open:
+        return replace(after, state=State.COMMITTED, next_at=None, comment="")
+    return replace(after, state=State.DUE, next_at=now)
 
 
 def fail(commitment: Commitment) -> Commitment:

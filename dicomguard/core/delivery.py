@@ -79,7 +79,7 @@ def classify(status: int) -> Event:
         return Event.STORED
     if status & 0xF000 == 0xB000 or status in (0x0001, 0x0107, 0x0116):
         return Event.STORED_WITH_WARNING
-    if status & 0xFF00 == 0xA700:
+    if status & 0xFF00 == 0xA700 or status == 0x0213:
         return Event.BUSY
     if status & 0xFF00 == 0xA900 or status & 0xF000 == 0xC000 or status == 0x0122:
         return Event.FORM_REFUSED

@@ -131,6 +131,11 @@ def _refusal(association: Association, destination: Destination) -> NotAssociate
             event=Event.UNREACHED, sentence=f"{name} rejected the association for now: {why}. It is tried again."
         )
     if association.is_aborted and association.acceptor.primitive is not None:
+        if association.accepted_contexts:
+            # An abort right behind its acceptance, which pynetdicom's reactor saw before we could.
+            return NotAssociated(
+                event=Event.UNREACHED, sentence=f"{name} ended the association at once. It is tried again."
+            )
         # Accepted, but none of our presentation contexts: pynetdicom aborts by itself.
         return NotAssociated(
             event=Event.NO_CONTEXT, sentence=f"{name} accepts none of the SOP classes. Ask its administrator."

@@ -1,9 +1,9 @@
-"""Status words of C-STORE and C-ECHO (PS3.7 Annex C, PS3.4 Table B.2-1): name, sentence, family of remedy."""
+"""Status words of C-STORE and C-ECHO (PS3.7 Annex C, PS3.4 Table B.2-1), and what each says.
+
+What follows from one that a peer answers with is judged by `core.delivery`.
+"""
 
 from dataclasses import dataclass
-from typing import Literal
-
-Family = Literal["success", "warning", "unavailable", "refused", "broken"]
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
@@ -23,52 +23,46 @@ class Status:
     # For example "A700".
     word: str
     sentence: str
-    # "unavailable" is tried again, "refused" is not, "broken" needs a person.
-    family: Family
 
 
-_SINGLE: dict[int, tuple[str, Family]] = {
-    0x0000: ("The peer stored the instance.", "success"),
-    0x0001: ("The peer stored the instance; it asked for attributes that were not there.", "warning"),
-    0x0105: ("The peer says that an attribute does not exist.", "refused"),
-    0x0106: ("The peer says that an attribute has an impossible value.", "refused"),
-    0x0107: ("The peer stored the instance and changed a list of attributes.", "warning"),
-    0x0110: ("The peer failed while it stored the instance.", "broken"),
-    0x0111: ("The peer holds another object under this SOP Instance UID.", "refused"),
-    0x0112: ("The peer knows no such SOP instance.", "refused"),
-    0x0116: ("The peer stored the instance; a value was out of range.", "warning"),
-    0x0117: ("The peer says that the SOP Instance UID is not valid.", "refused"),
-    0x0118: ("The peer says that the SOP class is not known.", "refused"),
-    0x0122: ("The peer does not take this SOP class.", "refused"),
-    0x0124: ("The peer does not authorise us.", "refused"),
-    0x0210: ("The peer saw this message number twice.", "broken"),
-    0x0211: ("The peer does not know the operation.", "refused"),
-    0x0212: ("The peer says that a parameter is mistyped.", "refused"),
-    0x0213: ("The peer is out of resources.", "unavailable"),
-    0xB000: ("The peer stored the instance and changed values in it.", "warning"),
-    0xB006: ("The peer stored the instance and discarded elements.", "warning"),
-    0xB007: ("The peer stored the instance although the dataset does not match its SOP class.", "warning"),
+_SINGLE = {
+    0x0000: "The peer stored the instance.",
+    0x0001: "The peer stored the instance; it asked for attributes that were not there.",
+    0x0105: "The peer says that an attribute does not exist.",
+    0x0106: "The peer says that an attribute has an impossible value.",
+    0x0107: "The peer stored the instance and changed a list of attributes.",
+    0x0110: "The peer failed while it stored the instance.",
+    0x0111: "The peer holds another object under this SOP Instance UID.",
+    0x0112: "The peer knows no such SOP instance.",
+    0x0116: "The peer stored the instance; a value was out of range.",
+    0x0117: "The peer says that the SOP Instance UID is not valid.",
+    0x0118: "The peer says that the SOP class is not known.",
+    0x0122: "The peer does not take this SOP class.",
+    0x0124: "The peer does not authorise us.",
+    0x0210: "The peer saw this message number twice.",
+    0x0211: "The peer does not know the operation.",
+    0x0212: "The peer says that a parameter is mistyped.",
+    0x0213: "The peer is out of resources.",
+    0xB000: "The peer stored the instance and changed values in it.",
+    0xB006: "The peer stored the instance and discarded elements.",
+    0xB007: "The peer stored the instance although the dataset does not match its SOP class.",
 }
 
 
 def describe(code: int) -> Status:
-    """Meaning of any status word; an unknown one is a refusal."""
-    sentence, family = _meaning(code)
-    return Status(word=f"{code:04X}", sentence=sentence, family=family)
+    """Meaning of any status word."""
+    return Status(word=f"{code:04X}", sentence=_sentence(code))
 
 
-def _meaning(code: int) -> tuple[str, Family]:
+def _sentence(code: int) -> str:
     if code in _SINGLE:
         return _SINGLE[code]
     if code & 0xFF00 == 0xA700:
-        return "The peer is out of resources.", "unavailable"
+        return "The peer is out of resources."
     if code & 0xFF00 == 0xA900:
-        return "The peer says that the dataset does not match its SOP class.", "refused"
+        return "The peer says that the dataset does not match its SOP class."
     if code & 0xF000 == 0xC000:
-        return "The peer cannot understand the dataset.", "refused"
+        return "The peer cannot understand the dataset."
     if code & 0xF000 == 0xB000:
-        return "The peer stored the instance with a warning of its own.", "warning"
-    return (
-        f"The peer answered with the status {code:04X}, which the standard does not know for this service.",
-        "refused",
-    )
+        return "The peer stored the instance with a warning of its own."
+    return f"The peer answered with the status {code:04X}, which the standard does not know for this service."

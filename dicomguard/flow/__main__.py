@@ -51,6 +51,7 @@ def run(settings: config.Config, stop: threading.Event, reload: threading.Event)
             _register(engine, store, clock, settings, analysts, stop)
             beat = sweep.Sweep(engine=engine, store=store, clock=clock, node=node, settings=_times(settings))
             beat.begin()
+            commitment.release(store, settings.destinations)
             engine.launch()
             with (
                 retraining.schedule(store, settings, clock),

@@ -43,11 +43,13 @@ class Client:
             studies.force(tx, study_key, by, now=self._clock.now())
             audit.append(tx, by, "study.forced", study_key, {}, now=self._clock.now())
 
-    def hold(self, study_key: str, on: bool, by: str) -> None:
-        """Keep the study from being closed, or let it go."""
+    def hold(self, study_key: str, on: bool, by: str) -> bool:
+        """Keep the study from being closed, or let it go; whether a revision is under way, which goes on either way."""
         with self._store.begin() as tx:
             studies.hold(tx, study_key, on, by)
             audit.append(tx, by, "study.held" if on else "study.freed", study_key, {}, now=self._clock.now())
+            current = [revision.number for revision in studies.revisions(tx, study_key)[-1:]]
+            return any(studies.state(tx, study_key, number) in BEFORE_DELIVERY for number in current)
 
     def cancel(self, study_key: str, by: str) -> None:
         """Stop the work on the current revision: its child ends within two seconds, and nothing is reported."""
@@ -60,7 +62,7 @@ class Client:
             ):
                 raise Refused(
                     f'No work on study "{study_key}" is under way. What is being sent cannot be taken back; '
-                    "hold a study to keep it from being judged."
+                    "hold the study to keep what it collects from being judged."
                 )
             audit.append(tx, by, "study.cancelled", study_key, {}, now=self._clock.now())
 

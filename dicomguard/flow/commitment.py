@@ -3,7 +3,7 @@
 What is due stands in rows; the sweep starts an attempt for each, so a restart loses nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from dicomguard.core.delivery import State as Sent
 from dicomguard.core.peer import Destination
 from dicomguard.deliver import commitment as network
 from dicomguard.deliver.association import Timeouts
+from dicomguard.errors import Shortage
 from dicomguard.flow.engine import Engine
 from dicomguard.flow.states import DELIVERING, DONE
 from dicomguard.flow.study import guarded
@@ -59,7 +60,11 @@ def answer_id(value: commitments.Request) -> str:
 
 
 def plan(tx: Tx, delivery: Delivery, *, clock: Clock) -> None:
-    """After a delivery: what has arrived is asked about, and nothing where nothing has."""
+    """After a delivery: what has arrived is asked about, and nothing where nothing has.
+
+    What was refused is told by the delivery. Where all is refused that the destination had taken before and does not
+    have, a person has to look.
+    """
     arrived = {item.sop_instance_uid for item in delivery.items if item.state in (Sent.SENT, Sent.WARNED)}
     now = clock.now()
     known = commitments.get(tx, delivery.study_key, delivery.revision, delivery.destination)
@@ -70,6 +75,8 @@ def plan(tx: Tx, delivery: Delivery, *, clock: Clock) -> None:
         if value.sop_instance_uid in arrived
     ]
     if not references:
+        if known is not None:
+            commitments.save(tx, core.fail(known))
         return
     parts = tuple(old.get(reference) or Part(reference=reference) for reference in references)
     if known is not None and known.parts == parts and known.state is State.COMMITTED:
@@ -82,7 +89,15 @@ def plan(tx: Tx, delivery: Delivery, *, clock: Clock) -> None:
         planned_at=now,
         next_at=now,
     )
-    commitments.save(tx, replace(core.renew(fresh, now=now), parts=parts))
+    commitments.save(tx, core.renew(replace(fresh, parts=parts), now=now))
+
+
+def release(store: Store, destinations: Collection[Destination]) -> None:
+    """When the worker starts: what is asked of nobody any more has no attempt to end it, and would keep its study."""
+    with store.begin() as tx:
+        count = commitments.release(tx, [item.name for item in destinations if item.commitment])
+    if count:
+        _log.event("commitment.released", count=count)
 
 
 def put_off(store: Store, value: Commitment, *, now: datetime) -> None:
@@ -221,11 +236,7 @@ class CommitmentWork:
         if peer is not None and not settled:
             why = "Instances that were acknowledged have no rows yet. It is tried again."
         elif peer is not None:
-            committed, failed = commitments.look(self._store, request.references)
-            why = network.report(
-                peer, request.transaction_uid, committed, failed,
-                calling_ae=self._settings.calling_ae, timeouts=self._settings.timeouts,
-            )  # fmt: skip
+            why = self._vouch(peer, request)
         now, patience = self._clock.now(), self._settings.patience
         state = "waiting" if why else "answered"
         if why and now >= request.received_at + patience.give_up:
@@ -239,3 +250,14 @@ class CommitmentWork:
         say("commitment.answered", ae=request.calling_ae, state=state, attempt=request.attempt, reason=why,
             count=len(request.references))  # fmt: skip
         return state
+
+    def _vouch(self, peer: Destination, request: commitments.Request) -> str:
+        """Look and tell the peer; "" when it took the answer, else why not."""
+        try:
+            committed, failed = commitments.look(self._store, request.references)
+        except Shortage as error:
+            return str(error)
+        return network.report(
+            peer, request.transaction_uid, committed, failed,
+            calling_ae=self._settings.calling_ae, timeouts=self._settings.timeouts,
+        )  # fmt: skip

@@ -15,7 +15,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.exc import IntegrityError
 
 from dicomguard import part10
-from dicomguard.errors import Refused
+from dicomguard.errors import Refused, shortage
 from dicomguard.store import associations, counters, filing
 from dicomguard.store.arrival import Arrival, Association, Outcome, Sender
 from dicomguard.store.db import Store, Tx, upsert
@@ -215,12 +215,15 @@ def drop_strays(store: Store, items: Sequence[Item], keys: Mapping[str, Collecti
 
 
 def is_whole(path: Path, sha256: str) -> bool:
-    """Whether a kept file holds the dataset with this hash."""
+    """Whether a kept file holds the dataset with this hash. Raises `Shortage` when the machine cannot tell now."""
     digest = hashlib.sha256()
     try:
         for piece in read_pieces(path, start=part10.dataset_offset(path)):
             digest.update(piece)
-    except (Refused, OSError):
+    except (Refused, OSError) as error:
+        passing = shortage(error)
+        if passing is not None:
+            raise passing from error
         return False
     return digest.hexdigest() == sha256
 

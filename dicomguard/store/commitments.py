@@ -5,7 +5,7 @@ What they mean is judged by `core.commitment`; this module keeps its values, and
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -49,6 +49,12 @@ def drop(tx: Tx, value: Commitment) -> None:
     c = commitment.c
     same = (c.study_key == value.study_key, c.number == value.revision, c.destination == value.destination)
     tx.execute(commitment.delete().where(*same))
+
+
+def release(tx: Tx, asked: Collection[str]) -> int:
+    """Drop those under way or failed of all but these destinations; how many. What was given stays written."""
+    c = commitment.c
+    return tx.execute(commitment.delete().where(c.destination.not_in(asked), c.state != State.COMMITTED.value)).rowcount
 
 
 def get(tx: Tx, study_key: str, number: int, destination: str) -> Commitment | None:
@@ -222,7 +228,10 @@ def forget(tx: Tx, *, before: datetime) -> None:
 
 
 def look(store: Store, references: Sequence[Reference]) -> tuple[list[Reference], dict[Reference, int]]:
-    """Which are kept whole here, file and hash; and the Failure Reason of the others."""
+    """Which are kept whole here, file and hash; and the Failure Reason of the others.
+
+    Raises `Shortage` when the machine cannot tell now: a reason is final for the peer.
+    """
     committed: list[Reference] = []
     refused: dict[Reference, int] = {}
     for reference in references:

@@ -65,14 +65,16 @@ def state(row_state: str, done: int = 0, total: int = 0) -> str:
     return f"{word} {done} of {total}" if row_state == "analysing" and total else word
 
 
-def held(by: str) -> str:
-    """Why nothing is analysed, and what ends it; `by` is a person or retention."""
+def held(by: str, *, in_work: bool) -> str:
+    """Why nothing new is analysed, and what ends it; `by` is a person or retention."""
+    goes_on = " The report under way goes on; cancel it to stop it." if in_work else ""
     if by == HOLDER:
         return (
             "A new image came after retention had deleted others of this study; a report on it would not speak of all. "
             "Have the whole study sent again, then let it go; or let it go to have the new image reported alone."
+            f"{goes_on}"
         )
-    return f"{by} keeps this study on hold. What came since is analysed when it is let go."
+    return f"{by} keeps this study on hold. What came since is analysed when it is let go.{goes_on}"
 
 
 def sender(calling_ae: str) -> str:

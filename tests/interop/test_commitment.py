@@ -69,8 +69,8 @@ class Worker:
     linger_s: float = 2.0
     patience: Patience = field(default_factory=Patience)
 
-    def deliver(self) -> None:
-        """The attempt that is due."""
+    def deliver(self, state: str = "sent") -> None:
+        """The attempt that is due, and where it ends."""
         settings = delivery.Settings(
             calling_ae="DICOMGUARD", destinations={self.peer.name: self.peer}, backoff=Backoff(), timeouts=QUICK
         )
@@ -78,7 +78,7 @@ class Worker:
         with self.store.read() as tx:
             way = deliveries.get(tx, self.key, 1, self.peer.name)
         assert way is not None
-        assert work.attempt(self.key, 1, self.peer.name, way.attempt)["state"] == "sent"
+        assert work.attempt(self.key, 1, self.peer.name, way.attempt)["state"] == state
 
     def work(self) -> commitment.CommitmentWork:
         return commitment.CommitmentWork(
@@ -117,6 +117,8 @@ class Archive:
     stored: list[str] = field(default_factory=list)
     asked: list[list[str]] = field(default_factory=list)
     reported: list[int] = field(default_factory=list)
+    # SOP classes that storage refuses from now on (A900).
+    refuses: set[str] = field(default_factory=set)
 
 
 @contextlib.contextmanager
@@ -126,6 +128,8 @@ def archive(*reasons: dict[str, int], answer: str, to: int = 0) -> Iterator[Arch
     threads: list[threading.Thread] = []
 
     def store(event: Event) -> int:
+        if event.request.AffectedSOPClassUID in made.refuses:
+            return 0xA900
         made.stored.append(str(event.dataset.SOPClassUID))
         return 0x0000
 
@@ -249,6 +253,22 @@ def test_what_is_not_there_is_sent_again_once(store: Store, tmp_path: Path, cloc
         assert work.commit() == "failed"
     assert work.value().state is State.FAILED
     assert len(peer.stored) == 3
+
+
+def test_what_is_refused_when_it_is_sent_again_is_not_asked_about(
+    store: Store, tmp_path: Path, clock: FakeClock
+) -> None:
+    with archive({SegmentationStorage: core.NO_SUCH_INSTANCE}, answer="same") as peer:
+        work = worker(store, tmp_path / "in", clock, peer.port)
+        work.deliver()
+        work.commit()
+        assert work.commit() == "due"
+        peer.refuses.add(SegmentationStorage)
+        work.deliver("refused")
+        # What arrived is committed; nobody is asked about nothing.
+        assert (work.value().state, work.value().next_at) == (State.COMMITTED, None)
+        assert work.commit() == "overtaken"
+    assert len(peer.asked) == 1
 
 
 def test_a_destination_that_is_short_of_room_is_asked_again(store: Store, tmp_path: Path, clock: FakeClock) -> None:

@@ -41,6 +41,8 @@ class Study:
     """All that the page shows of a study."""
 
     row: StudyRow
+    # Whether the newest revision is worked on and can be cancelled, also while the study collects or is on hold.
+    in_work: bool
     revisions: tuple[StudyRevision, ...]
     # Of the revision shown; None before it is judged.
     answer: Answer | None
@@ -92,6 +94,7 @@ def find(request: Request, site: Site) -> Study:
         shown = answer.number if answer is not None else row.revision
         return Study(
             row=row,
+            in_work=studies.state(tx, key, row.revision) in words.CANCELLABLE,
             revisions=revisions,
             answer=answer,
             results=tuple(results.of_revision(tx, key, shown)),

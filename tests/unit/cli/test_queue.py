@@ -52,8 +52,34 @@ def test_a_study_is_held_analysed_cancelled_and_taken_up_again(store: Store, con
     assert set(lines) == {("ada", f"study.{word}") for word in ("held", "freed", "forced", "cancelled", "retried")}
 
 
-def test_a_folder_without_a_node_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("state", "goes_on"),
+    [("opened", True), ("analysing", True), ("judged", True), ("built", True), ("delivering", False), ("done", False)],
+)
+def test_a_hold_says_that_the_report_under_way_goes_on(
+    store: Store, config: str, tmp_path: Path, state: str, goes_on: bool
+) -> None:
+    key = web_cases.receive(store, tmp_path / "in", web_cases.datasets())
+    by = ("--by", "ada", "--config", config)
+    said = run("hold", key, *by)
+    assert "is not judged" in said and "under way" not in said
+    run("release", key, *by)
+    with store.begin() as tx:
+        studies.open_revision(tx, key, closed_because="forced", now=store.clock.now())
+        studies.advance(tx, key, 1, state, from_=("opened",))
+    said = run("hold", key, *by)
+    assert ("The report under way goes on; cancel it to stop it: dicomguard queue cancel" in said) is goes_on
+    assert "under way" not in run("release", key, *by)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("queue", "list"), ("models", "list"), ("models", "rollback", "--by", "ada"), ("retrain", "--list")],
+    ids=" ".join,
+)
+def test_a_folder_without_a_node_is_refused_and_stays_empty(tmp_path: Path, command: tuple[str, ...]) -> None:
     path = tmp_path / "node.toml"
     path.write_text('[node]\nstate = "nowhere"\n')
     with pytest.raises(Refused, match="holds no node"):
-        run("list", "--config", str(path))
+        CliRunner().invoke(app, [*command, "--config", str(path)], catch_exceptions=False)
+    assert [found.name for found in tmp_path.iterdir()] == ["node.toml"]

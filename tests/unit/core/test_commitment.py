@@ -100,6 +100,14 @@ def test_what_is_sent_again_waits_for_its_delivery() -> None:
     assert (again.state, again.next_at, again.resent) == (State.DUE, NOW + timedelta(hours=1), True)
 
 
+def test_what_is_committed_altogether_is_not_asked_about() -> None:
+    value = answered(SEG, sr=NO_SUCH_INSTANCE)
+    arrived = replace(core.resend(value), parts=tuple(part for part in value.parts if part.committed))
+    after = core.renew(arrived, now=NOW)
+    assert (after.state, after.next_at, after.comment) == (State.COMMITTED, None, "")
+    assert after.attempt == arrived.attempt + 1
+
+
 def test_each_change_names_the_next_attempt() -> None:
     value = answered(sr=NO_SUCH_INSTANCE)
     chain = [PLANNED, asked(), value, core.resend(value), core.renew(core.resend(value), now=NOW)]

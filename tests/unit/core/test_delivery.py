@@ -52,6 +52,7 @@ def after(delivery: Delivery, **events: Event) -> Delivery:
         (0x0107, Event.STORED_WITH_WARNING),
         (0xA700, Event.BUSY),
         (0xA7FF, Event.BUSY),
+        (0x0213, Event.BUSY),
         (0xA900, Event.FORM_REFUSED),
         (0xC000, Event.FORM_REFUSED),
         (0xCFFF, Event.FORM_REFUSED),

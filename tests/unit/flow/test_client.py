@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicomguard.clock import FakeClock
-from dicomguard.core.commitment import Commitment
+from dicomguard.core.commitment import Commitment, Part, Reference
 from dicomguard.core.commitment import State as Committed
 from dicomguard.core.completion import Patience
 from dicomguard.core.delivery import Answer, Backoff, Delivery, Event, Item, record
@@ -69,6 +69,21 @@ def test_a_study_on_hold_waits_for_its_release(store: Store, clock: FakeClock, t
     assert close(store, clock) == [1]
 
 
+@pytest.mark.parametrize(("reached", "goes_on"), [("analysing", True), ("delivering", False), ("cancelled", False)])
+def test_a_hold_tells_whether_a_report_is_under_way_all_the_same(
+    store: Store, clock: FakeClock, tmp_path: Path, reached: str, goes_on: bool
+) -> None:
+    key = send_study(store, tmp_path / "in", slices=2)
+    client = Client(store, clock)
+    assert not client.hold(key, True, "anna")
+    assert not client.hold(key, False, "anna")
+    clock.advance(timedelta(seconds=60))
+    close(store, clock)
+    with store.begin() as tx:
+        studies.advance(tx, key, 1, reached, from_=("opened",))
+    assert client.hold(key, True, "anna") is goes_on
+
+
 def test_a_late_instance_supersedes_what_was_not_sent_and_nothing_else(
     store: Store, clock: FakeClock, tmp_path: Path
 ) -> None:
@@ -114,9 +129,10 @@ def test_retry_starts_refused_deliveries_again(store: Store, clock: FakeClock, t
     client = Client(store, clock)
     listed = [(row.destination, row.state) for row in client.queue() if row.kind == "delivery"]
     assert sorted(listed) == [("other", "waiting"), ("pacs", "refused")]
+    sent = Reference(sop_class_uid="1.2.3", sop_instance_uid="2.25.1")
     refused = Commitment(
-        study_key=key, revision=1, destination="pacs", parts=(), state=Committed.FAILED, planned_at=clock.now(),
-        next_at=None,
+        study_key=key, revision=1, destination="pacs", parts=(Part(reference=sent),), state=Committed.FAILED,
+        planned_at=clock.now(), next_at=None,
     )  # fmt: skip
     with store.begin() as tx:
         commitments.save(tx, refused)

@@ -178,6 +178,22 @@ def test_administrators_force_hold_and_retry(page: Page, tmp_path: Path) -> None
     assert "Nothing of study" in answer.text
 
 
+def test_a_hold_says_that_the_report_under_way_goes_on_and_lets_it_be_cancelled(page: Page, tmp_path: Path) -> None:
+    key = web_cases.receive(page.store, tmp_path / "s", web_cases.datasets())
+    page.become_administrator()
+    assert page.post(f"/studies/{key}/hold", f"/studies/{key}", on="1").status_code == 303
+    collecting = page.get(f"/studies/{key}").text
+    assert "under way" not in collecting and "/cancel" not in collecting
+    with page.store.begin() as tx:
+        studies.open_revision(tx, key, closed_because="forced", now=page.store.clock.now())
+        studies.advance(tx, key, 1, "analysing", from_=("opened",))
+    held = page.get(f"/studies/{key}").text
+    assert "The report under way goes on; cancel it to stop it." in held
+    assert page.post(f"/studies/{key}/cancel", f"/studies/{key}").status_code == 303
+    stopped = page.get(f"/studies/{key}").text
+    assert "under way" not in stopped and "/cancel" not in stopped
+
+
 def test_what_retention_holds_is_said_beside_the_earlier_answer(page: Page, tmp_path: Path) -> None:
     key = judged(page, tmp_path, "absent")
     with page.store.begin() as tx:
