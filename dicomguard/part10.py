@@ -165,6 +165,9 @@ def _header(dataset: pydicom.Dataset, has_pixels: bool) -> Header:
         repetition_time_ms=_timing(dataset, "RepetitionTime", "MRTimingAndRelatedParametersSequence"),
         echo_time_ms=_timing(dataset, "EchoTime", "MREchoSequence", "EffectiveEchoTime"),
         inversion_time_ms=_inversion(dataset),
+        echo_number=_hint(dataset, "EchoNumbers"),
+        temporal_position=_hint(dataset, "TemporalPositionIdentifier"),
+        b_value=_hint(dataset, "DiffusionBValue"),
         contrast_agent=_contrast(dataset),
         lossy=_text(dataset, "LossyImageCompression") == "01",
         synthetic=_text(dataset, "SyntheticData").upper() == "YES",
@@ -231,6 +234,14 @@ def _integer(dataset: pydicom.Dataset, keyword: str) -> int | None:
 def _first(dataset: pydicom.Dataset, keyword: str) -> float | None:
     numbers = _numbers(dataset, keyword)
     return numbers[0] if numbers else None
+
+
+def _hint(dataset: pydicom.Dataset, keyword: str) -> float | None:
+    """The first number of an attribute that a scan can do without: a damaged one says nothing, and refuses nothing."""
+    try:
+        return _first(dataset, keyword)
+    except PARSE_ERRORS:
+        return None
 
 
 def _item(dataset: pydicom.Dataset | None, keyword: str) -> pydicom.Dataset | None:

@@ -5,9 +5,12 @@ with its reason (a key of `english.REASONS`), so that coverage can be counted.
 """
 
 import hashlib
+import itertools
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from dicomguard.core import geometry, selection
 from dicomguard.core.instance import FrameGeometry, Header, Instance
@@ -16,6 +19,8 @@ from dicomguard.core.verdict import ModelScope
 
 # The deepest feature map of a smaller picture holds too few pixels.
 SMALLEST_SIDE = 96
+# Vendors print the time of one echo differently from slice to slice; those of two echoes lie farther apart (ms).
+SAME_ECHO_MS = 0.2
 # Legacy and true multi-frame classes number their frames even when there is one.
 _MULTI_FRAME = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.2.1")
 # Limits that keep one study from using up the child; beyond them slices are listed as not looked at.
@@ -92,26 +97,40 @@ def _plans(
     series: list[tuple[Header, Instance]], *, calling_ae: str, rules: Sequence[selection.Rule], scope: ModelScope
 ) -> list[SeriesPlan]:
     headers = [header for header, _ in series]
-    choice = selection.decide(headers, rules=rules, calling_ae=calling_ae, scope=scope)
+    decide = partial(selection.decide, rules=rules, calling_ae=calling_ae, scope=scope)
+    choice = decide(headers)
+    echoes = _echoes(headers)
     planes: list[geometry.Plane] = []
-    files: dict[str, SliceFile] = {}
-    sources: dict[str, Header] = {}
+    sources: dict[str, tuple[Header, Instance, int]] = {}
     for header, instance in series:
         if not header.has_pixels or choice.rule == selection.NO_IMAGE:
             continue
         for index, frame in enumerate(header.frames):
             key = f"{instance.sop_instance_uid}/{index:06d}/{instance.ordinal}"
-            files[key] = _file(header, instance, index, choice)
-            sources[key] = header
-            planes.append(_plane(key, header, frame, index))
+            sources[key] = (header, instance, index)
+            planes.append(_plane(key, header, frame, index, echoes))
     stacks = geometry.arrange(planes)
     if not stacks:
         return [_plan(headers[0], choice, None, (), 1)]
     result = []
     for stack in stacks:
-        slices = tuple(_at(files[placed.key], placed.position_mm) for placed in stack.planes)
-        result.append(_plan(sources[stack.planes[0].key], choice, stack, slices, len(stacks)))
+        members = [sources[placed.key][0] for placed in stack.planes]
+        # Beside a magnitude that is analysed its phase is left out, as a series of phase images alone is. The word in
+        # a few headers must hide no slice of a magnitude.
+        phase = [one for one in members if selection.component(one.image_type) == selection.PHASE]
+        chosen = decide(phase) if choice.analysed and 2 * len(phase) > len(members) else choice
+        slices = tuple(_at(_file(*sources[placed.key], choice=chosen), placed.position_mm) for placed in stack.planes)
+        result.append(_plan(members[0], chosen, stack, slices, len(stacks)))
     return result
+
+
+def _echoes(headers: Sequence[Header]) -> dict[float | None, str]:
+    """A mark for each Echo Time of a series, one for times that are hardly apart."""
+    times = sorted({header.echo_time_ms for header in headers if header.echo_time_ms is not None})
+    marks: dict[float | None, str] = {None: ""}
+    for before, time in itertools.pairwise([-math.inf, *times]):
+        marks[time] = marks[before] if time - before <= SAME_ECHO_MS else str(time)
+    return marks
 
 
 def _limited(plans: Sequence[SeriesPlan]) -> list[SeriesPlan]:
@@ -128,7 +147,9 @@ def _limited(plans: Sequence[SeriesPlan]) -> list[SeriesPlan]:
     return result
 
 
-def _plane(key: str, header: Header, frame: FrameGeometry, index: int) -> geometry.Plane:
+def _plane(
+    key: str, header: Header, frame: FrameGeometry, index: int, echoes: dict[float | None, str]
+) -> geometry.Plane:
     return geometry.Plane(
         key=key,
         position_mm=frame.position_mm,
@@ -137,10 +158,22 @@ def _plane(key: str, header: Header, frame: FrameGeometry, index: int) -> geomet
         pixel_spacing_mm=frame.spacing_mm,
         number=(header.instance_number or 0, index),
         stack=frame.stack,
+        marks=(
+            _mark(header.echo_number),
+            echoes[header.echo_time_ms],
+            selection.component(header.image_type),
+            _mark(header.b_value),
+            # Last: some vendors count images or packages with it.
+            _mark(header.temporal_position),
+        ),
     )
 
 
-def _file(header: Header, instance: Instance, index: int, choice: selection.Choice) -> SliceFile:
+def _mark(value: float | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _file(header: Header, instance: Instance, index: int, *, choice: selection.Choice) -> SliceFile:
     skipped: str = "" if choice.analysed else choice.skipped or "derived"
     if not skipped and instance.ordinal > 0:
         skipped = CONFLICT_COPY

@@ -8,6 +8,7 @@ any shuffling of the input and for any rigid motion of the patient.
 import itertools
 import math
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ SAME_ORIENTATION = 1e-4
 MOST_ORIENTATIONS = 128
 # Two planes nearer than this, along the normal, lie at one place (mm).
 SAME_POSITION_MM = 1e-3
+# Images of two volumes, as of two echoes, may be printed this far apart and show one place (mm).
+NEAR_MM = 0.1
+# Images with one mark are a volume of their own when at least this share of their places show another mark too.
+BESIDE_SHARE = 0.75
 # A distance that exceeds the usual one by this factor is a gap: a slice is missing.
 GAP_FACTOR = 1.5
 # Spacings that differ by less than this share of the usual one are equal.
@@ -44,6 +49,8 @@ class Plane:
     number: tuple[int, int] = (0, 0)
     # Frames of one object that belong to different volumes differ here.
     stack: str = ""
+    # What may tell the volumes of one series apart, the surest first, as many for each plane; "" where nothing is said.
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +112,8 @@ def arrange(planes: Iterable[Plane]) -> tuple[Stack, ...]:
     """Split the planes of one series into stacks, each in order; the largest stack first.
 
     Stacks differ in orientation, matrix or `Plane.stack`; planes at one place (echoes, repetitions) make further
-    stacks. Planes without position, or all at one place as a careless converter writes them, are ordered by number.
+    stacks, first by `Plane.marks`, then by turn. Planes without position, or all at one place as a careless converter
+    writes them, are ordered by number.
     """
     groups: list[list[Plane]] = []
     by_kind: dict[tuple[tuple[int, int], str], list[list[Plane]]] = {}
@@ -171,9 +179,39 @@ def _stacks(members: list[Plane]) -> list[Stack]:
     at = {plane.key: along(direction, plane.position_mm) for plane in members if plane.position_mm is not None}
     if len(at) < len(members):
         return [_loose(members)]
-    runs = _runs(members, at)
-    if len(runs) == 1 and len(members) > 1:
+    if len(members) > 1 and len(_runs(members, at)) == 1:
         return [_loose(members)]
+    volumes = [members]
+    for index in range(len(first.marks)):
+        volumes = [part for volume in volumes for part in _told_apart(volume, at, index)]
+    return [stack for volume in volumes for stack in _turns(volume, at, direction)]
+
+
+def _told_apart(members: list[Plane], at: dict[str, float], index: int) -> list[list[Plane]]:
+    """Volumes by one mark; what the mark does not tell apart stays together.
+
+    A mark may count packages, slabs or images instead of volumes. Volumes lie at the same places, so a mark is
+    believed for those planes that have others beside them at nearly all of their places, which are several.
+    """
+    places: dict[str, set[int]] = {}
+    for place, run in enumerate(_runs(members, at, within_mm=NEAR_MM)):
+        for plane in run:
+            places.setdefault(plane.marks[index], set()).add(place)
+    shown = Counter(place for marked in places.values() for place in marked)
+    own = {
+        mark
+        for mark, marked in places.items()
+        if mark and len(marked) > 1 and sum(shown[place] > 1 for place in marked) >= BESIDE_SHARE * len(marked)
+    }
+    parts: dict[str, list[Plane]] = {}
+    for plane in members:
+        mark = plane.marks[index]
+        parts.setdefault(mark if mark in own else "", []).append(plane)
+    return list(parts.values())
+
+
+def _turns(members: list[Plane], at: dict[str, float], direction: Vector3) -> list[Stack]:
+    runs = _runs(members, at)
     deepest = max(len(run) for run in runs)
     return [_stack([run[turn] for run in runs if turn < len(run)], at, direction) for turn in range(deepest)]
 
@@ -204,11 +242,11 @@ def _stack(order: list[Plane], at: dict[str, float], direction: Vector3) -> Stac
     )
 
 
-def _runs(members: list[Plane], at: dict[str, float]) -> list[list[Plane]]:
+def _runs(members: list[Plane], at: dict[str, float], *, within_mm: float = SAME_POSITION_MM) -> list[list[Plane]]:
     """Planes by place; those at one place by number and key, whatever the last digits of their positions say."""
     runs: list[list[Plane]] = []
     for plane in sorted(members, key=lambda item: at[item.key]):
-        if runs and at[plane.key] - at[runs[-1][0].key] <= SAME_POSITION_MM:
+        if runs and at[plane.key] - at[runs[-1][0].key] <= within_mm:
             runs[-1].append(plane)
         else:
             runs.append([plane])

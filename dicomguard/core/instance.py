@@ -54,6 +54,10 @@ class Header:
     repetition_time_ms: float | None = None
     echo_time_ms: float | None = None
     inversion_time_ms: float | None = None
+    # Of classic objects; those of an enhanced object are in `FrameGeometry.stack`.
+    echo_number: float | None = None
+    temporal_position: float | None = None
+    b_value: float | None = None
     contrast_agent: str = ""
     lossy: bool = False
     synthetic: bool = False

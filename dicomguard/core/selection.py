@@ -23,6 +23,8 @@ SkipReason = Literal["", "localiser", "derived", "no head"]
 
 # Rule of objects that are no images and have no slices.
 NO_IMAGE = "no image"
+# Component of a complex image that shows no anatomy.
+PHASE = "P"
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _MR_CLASSES = ("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1")
@@ -86,6 +88,19 @@ _MAPS = {
     "SEGMENTATION": "a segmentation",
     "MASK": "a mask",
     "SCREEN SAVE": "a screenshot",
+}
+# Values of Image Type from the third on that name a component of a complex image: the standard's words (PS3.3
+# C.8.3.1.1.1, C.8.13.3.1.1) and the letters of vendors.
+_COMPONENTS = {
+    "M": "M",
+    "MAGNITUDE": "M",
+    "P": PHASE,
+    "PHASE": PHASE,
+    "PHASE MAP": PHASE,
+    "R": "R",
+    "REAL": "R",
+    "I": "I",
+    "IMAGINARY": "I",
 }
 _MAP_TEXT = re.compile(
     r"(?:^|[\s_/(\-])(adc|colfa|fa[ _]map|mip|minip|mpr|reformat\w*|subtract\w*|r?cbv|r?cbf|mtt|ttp"
@@ -156,8 +171,8 @@ class _Left:
 
 
 def decide(series: Sequence[Header], *, rules: Sequence[Rule], calling_ae: str, scope: ModelScope) -> Choice:
-    """Judge one series by its headers, of which there is at least one."""
-    first = _typical(series)
+    """Judge one series by its headers, of which there is at least one; by its magnitude if it has phase images too."""
+    first = _typical(_judged(series))
     sequence = sequence_group(first)
     reasons = _outside(first, sequence, scope)
     if any(header.lossy or header.transfer_syntax_uid in _LOSSY for header in series):
@@ -216,6 +231,17 @@ def sequence_group(header: Header) -> str:
         if repetition >= 2000 and echo >= 60:
             return "t2"
     return ""
+
+
+def component(image_type: tuple[str, ...]) -> str:
+    """M, P, R or I as Image Type says (magnitude, phase, real, imaginary); "" where it does not."""
+    return next((_COMPONENTS[value] for value in image_type[2:] if value in _COMPONENTS), "")
+
+
+def _judged(series: Sequence[Header]) -> Sequence[Header]:
+    phase = [header for header in series if component(header.image_type) == PHASE]
+    magnitude = [header for header in series if _is_image(header) and component(header.image_type) != PHASE]
+    return magnitude if phase and magnitude else series
 
 
 def _typical(series: Sequence[Header]) -> Header:

@@ -67,6 +67,24 @@ def test_header_of_a_classic_image(tmp_path: Path) -> None:
     assert (header.contrast_agent, header.lossy, header.synthetic, header.has_pixels) == ("GD", True, False, True)
 
 
+def test_what_tells_volumes_of_a_classic_series_apart_is_read(tmp_path: Path) -> None:
+    header = part10.read_header(
+        part10_file(tmp_path, EchoNumbers=[2, 3], TemporalPositionIdentifier="7", DiffusionBValue=1000.0)
+    )
+    assert (header.echo_number, header.temporal_position, header.b_value) == (2, 7, 1000)
+    header = part10.read_header(part10_file(tmp_path, EchoNumbers=""))
+    assert (header.echo_number, header.temporal_position, header.b_value) == (None, None, None)
+
+
+@pytest.mark.parametrize("value", [b"inf ", b"two ", b"\\ "])
+def test_a_damaged_echo_number_refuses_no_file(tmp_path: Path, value: bytes) -> None:
+    content = part10_bytes(EchoNumbers="1234")
+    assert content.count(b"1234") == 1
+    path = tmp_path / "a.dcm"
+    path.write_bytes(content.replace(b"1234", value.ljust(4)))
+    assert part10.read_header(path).rows == 4
+
+
 def item(**attributes: object) -> pydicom.Dataset:
     dataset = pydicom.Dataset()
     for keyword, value in attributes.items():

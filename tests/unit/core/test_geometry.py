@@ -2,6 +2,8 @@
 
 import math
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -115,6 +117,122 @@ def test_mixed_matrices_become_stacks_largest_first() -> None:
 def test_echoes_at_one_place_become_stacks_by_number() -> None:
     planes = [plane(f"e{e}s{i}", 5.0 * i, number=2 * i + e) for i in range(3) for e in (0, 1)]
     assert keys(planes) == [["e0s0", "e0s1", "e0s2"], ["e1s0", "e1s1", "e1s2"]]
+
+
+def echoes(places: int = 20, *, off_mm: float = 0.0) -> list[Plane]:
+    """Two echoes at each place, the second `off_mm` away; numbered place by place."""
+    return [
+        plane(f"e{e}s{i:02d}", 5.0 * i + off_mm * (e - 1), number=2 * i + e, marks=(str(e),))
+        for i in range(places)
+        for e in (1, 2)
+    ]
+
+
+def volumes(planes: list[Plane]) -> set[tuple[str, int]]:
+    """What each stack begins its keys with, and its length; fails for a stack of several echoes."""
+    found = []
+    for stack in keys(planes):
+        (echo,) = {key.partition("s")[0] for key in stack}
+        assert stack == sorted(stack)
+        found.append((echo, len(stack)))
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+def test_a_lost_file_does_not_mix_the_echoes() -> None:
+    planes = [item for item in echoes() if item.key != "e1s02"]
+    assert volumes(planes) == {("e1", 19), ("e2", 20)}
+    (gap,) = [p.key for stack in arrange(planes) for p in stack.planes if p.after_gap]
+    assert gap == "e1s03"
+
+
+def test_echoes_without_numbers_are_not_shuffled_by_their_keys() -> None:
+    planes = [replace(item, key=f"{97 * n % 41:02d}{item.key}", number=(0, 0)) for n, item in enumerate(echoes())]
+    assert sorted([key[2:] for key in stack] for stack in keys(planes)) == [
+        [f"e{e}s{i:02d}" for i in range(20)] for e in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize("off_mm", [0.002, -0.002, 0.05])
+def test_echoes_that_lie_almost_at_one_place_do_not_alternate(off_mm: float) -> None:
+    planes = echoes(off_mm=off_mm)
+    assert volumes(planes) == {("e1", 20), ("e2", 20)}
+    assert {stack.kind for stack in arrange(planes)} == {"regular"}
+
+
+def test_an_echo_of_which_little_has_come_stands_alone() -> None:
+    planes = [item for item in echoes() if item.marks == ("1",) or item.key in ("e2s07", "e2s08", "e2s11")]
+    assert volumes([replace(item, number=(0, 0)) for item in planes]) == {("e1", 20), ("e2", 3)}
+
+
+def test_echoes_of_several_time_points_are_told_apart_by_both() -> None:
+    planes = [
+        replace(item, key=f"t{t}{item.key}", number=(0, 0), marks=(*item.marks, str(t)))
+        for t in (1, 2, 3)
+        for item in echoes(6)
+        if (t, item.key) != (2, "e1s03")
+    ]
+    assert volumes(planes) == {(f"t{t}e{e}", 5 if (t, e) == (2, 1) else 6) for t in (1, 2, 3) for e in (1, 2)}
+
+
+def test_repeats_of_one_echo_are_stacks_by_number_as_ever() -> None:
+    planes = [
+        replace(item, key=f"e{e}r{r}{item.key[2:]}", number=(r, 0))
+        for item in echoes(4)
+        for r in (0, 1)
+        for e in item.marks
+    ]
+    assert volumes(planes) == {(f"e{e}r{r}", 4) for e in (1, 2) for r in (0, 1)}
+
+
+@pytest.mark.parametrize(
+    "marked",
+    [
+        pytest.param(lambda i, e: (str(i % 2),), id="packages"),
+        pytest.param(lambda i, e: (str(i // 10),), id="slabs"),
+        pytest.param(lambda i, e: (str(i),), id="one for each place"),
+        pytest.param(lambda i, e: (str(2 * i + e),), id="one for each image"),
+        pytest.param(lambda i, e: ("1" if e == 1 else "",), id="a copy that says nothing"),
+        pytest.param(lambda i, e: (str(e),), id="a copy with a mark of its own"),
+        pytest.param(lambda i, e: (str(i % 2 if e == 1 else 1 - i % 2),), id="packages, the copy of the other"),
+    ],
+)
+@pytest.mark.parametrize("copies", [(), (4,), (4, 9)])
+def test_marks_that_are_no_volumes_tear_nothing_apart(
+    marked: Callable[[int, int], tuple[str, ...]], copies: tuple[int, ...]
+) -> None:
+    """No place, or only here and there one, has a second image."""
+    planes = [
+        plane(f"e{e}s{i:02d}", 5.0 * i, number=20 * e + i, marks=marked(i, e))
+        for i in range(20)
+        for e in (1, 2)
+        if e == 1 or i in copies
+    ]
+    (whole, *_) = keys(planes)
+    assert whole == [f"e1s{i:02d}" for i in range(20)]
+    assert arrange(planes) == arrange([replace(item, marks=("",)) for item in planes])
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        pytest.param(lambda i, e: 2 * i + e, id="images"),
+        pytest.param(lambda i, e: i, id="places"),
+        pytest.param(lambda i, e: 2 * e + i % 2, id="packages, from one echo to the next"),
+    ],
+)
+def test_a_mark_that_counts_something_else_does_not_tear_echoes_apart(counted: Callable[[int, int], int]) -> None:
+    planes = [
+        replace(item, number=(0, 0), marks=(*item.marks, str(counted(n // 2, n % 2))))
+        for n, item in enumerate(echoes(8))
+        if item.key != "e1s03"
+    ]
+    assert volumes(planes) == {("e1", 7), ("e2", 8)}
+
+
+def test_marks_at_one_single_place_leave_the_slices_loose() -> None:
+    (stack,) = arrange([plane(f"n{n}", 7.0, number=n, marks=(str(n % 2),)) for n in range(6)])
+    assert (stack.kind, len(stack.planes)) == ("mixed", 6)
 
 
 def test_stated_stacks_of_one_object_stay_apart() -> None:

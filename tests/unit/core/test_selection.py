@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dicomguard.core.instance import FrameGeometry, Header, Orientation
-from dicomguard.core.selection import NO_IMAGE, Choice, Rule, decide, sequence_group
+from dicomguard.core.selection import NO_IMAGE, Choice, Rule, component, decide, sequence_group
 from dicomguard.core.verdict import ModelScope
 
 SCOPE = ModelScope(modalities=("MR",), body_parts=("HEAD", "BRAIN"), sequences=("FLAIR", "t1c"))
@@ -153,6 +153,33 @@ def test_rules_cannot_make_an_image_of_a_report() -> None:
 def test_a_stray_instance_does_not_decide() -> None:
     stray = replace(FLAIR, image_type=("DERIVED", "SECONDARY", "MPR"), series_description="MPR")
     assert choose(stray, FLAIR, FLAIR).analysed
+
+
+@pytest.mark.parametrize("phases", [1, 3, 5])
+def test_a_series_with_magnitude_and_phase_is_judged_by_its_magnitude(phases: int) -> None:
+    phase = [replace(FLAIR, image_type=("ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"))] * phases
+    assert choose(*phase, *[FLAIR] * 3).rule == "head scan"
+    assert choose(*phase).skipped == "derived"
+    assert not choose(*phase, *[replace(FLAIR, series_description="localizer")] * 3).analysed
+
+
+@pytest.mark.parametrize(
+    ("image_type", "found"),
+    [
+        (("ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"), "M"),
+        (("ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"), "P"),
+        (("ORIGINAL", "PRIMARY", "PHASE"), "P"),
+        (("ORIGINAL", "PRIMARY", "MAGNITUDE"), "M"),
+        (("ORIGINAL", "PRIMARY", "REAL"), "R"),
+        (("DERIVED", "PRIMARY", "I_IR", "I", "IR"), "I"),
+        (("ORIGINAL", "PRIMARY", "OTHER"), ""),
+        # The first two values say something else.
+        (("P", "M"), ""),
+        ((), ""),
+    ],
+)
+def test_component_of_a_complex_image(image_type: tuple[str, ...], found: str) -> None:
+    assert component(image_type) == found
 
 
 @pytest.mark.parametrize(
