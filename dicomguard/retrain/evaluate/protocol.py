@@ -46,7 +46,7 @@ STANDARD = Size(
     per_control={"": 4, "cheng": 8},
     archives=True,
 )
-FAST = Size(most_people=4, per_family={"": 2}, per_operation={"": 0}, per_control={"": 1}, archives=False)
+FAST = Size(most_people=4, per_family={"": 1}, per_operation={"": 0}, per_control={"": 1}, archives=False)
 # Self-blends are no attack; they train only.
 _FAMILIES = (*(family for family in FAMILIES.values() if family.name != "self-blend"), *SECOND_HAND.values())
 
