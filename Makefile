@@ -12,7 +12,7 @@ MEASURING := tests/long/test_receive_attack.py tests/long/test_results_large.py
 
 help:
 	@echo "make demo          install, start a node and a PACS, send four studies, show what comes back"
-	@echo "make test          all tests but the long ones (about 12 minutes on two cores)"
+	@echo "make test          all tests but the long ones (about 15 minutes on two cores)"
 	@echo "make test-unit     the quick ones"
 	@echo "make test-browser  the page in Chromium"
 	@echo "make test-long     kills, power cuts, fuzz, an hour of soak, retraining (one to two hours on two cores)"
@@ -33,7 +33,7 @@ demo:
 	@$(PYTHON) -m demo
 
 test: system
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 3 -m "not long or smoke"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 4 -m "not long or smoke"
 
 test-unit: install
 	$(PYTHON) -m pytest tests/unit
@@ -43,7 +43,7 @@ test-browser: system
 
 test-long: system
 	$(PYTHON) -m pytest $(LONG) $(MEASURING)
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(LONG) -n 5 --maxschedchunk 1 $(MEASURING:%=--ignore=%) tests/long
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(LONG) -n 5 --maxschedchunk 1 $(MEASURING:%=--ignore=%) tests
 
 lint: install
 	.venv/bin/ruff format --check .

@@ -40,14 +40,14 @@ def command(
     Example: dicomguard retrain --by ada --follow
     """
     loaded = config.load(settings)
+    if not listing and not by.strip():
+        raise Refused("The person who starts the run is not named. Give --by NAME.")
+    if not listing and loaded.retrain.archive is None:
+        raise Refused("No archive is configured, so there is nothing to train on. Set archive in [retrain].")
     store = open_existing(loaded)
     if listing:
         _list(store, as_json=as_json)
         return
-    if not by.strip():
-        raise Refused("The person who starts the run is not named. Give --by NAME.")
-    if loaded.retrain.archive is None:
-        raise Refused("No archive is configured, so there is nothing to train on. Set archive in [retrain].")
     key = Client(store, SystemClock()).start_retraining(by)
     row = _row(store, key)
     if follow:

@@ -272,6 +272,7 @@ def test_a_process_that_dies_is_started_again_on_the_configuration_that_is_in_fo
         assert node.stop() == 0
 
 
+@pytest.mark.long
 def test_a_process_that_cannot_be_started_for_now_is_tried_again(tmp_path: Path) -> None:
     with peer() as archive, running(tmp_path, archive) as node:
         assert node.process is not None
@@ -287,6 +288,7 @@ def test_a_process_that_cannot_be_started_for_now_is_tried_again(tmp_path: Path)
         assert node.stop() == 0
 
 
+@pytest.mark.long
 def test_a_process_that_refuses_to_run_after_the_start_does_not_take_the_others_along(tmp_path: Path) -> None:
     with peer() as archive, running(tmp_path, archive) as node:
         os.kill(node.child("dicomguard.flow"), signal.SIGKILL)

@@ -209,6 +209,7 @@ def test_frames_of_two_multi_frame_objects_and_of_an_unknown_class() -> None:
     assert evidence.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPClassUID == one.SOPClassUID
 
 
+@pytest.mark.long
 def test_more_segments_than_a_byte_counts() -> None:
     spots = [
         Spot(

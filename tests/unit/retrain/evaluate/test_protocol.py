@@ -96,6 +96,7 @@ def test_a_constant_is_at_chance(archive: Path, tmp_path: Path) -> None:
     assert counts["removed"][0] > 0
 
 
+@pytest.mark.long
 def test_the_same_seed_forges_the_same(archive: Path, tmp_path: Path) -> None:
     documents = [
         evaluate(

@@ -174,6 +174,7 @@ def test_authors_are_counted_apart_and_the_worst_family_comes_first() -> None:
     assert sum("fourth/heal" in line for line in hands.lines(found)) == 1
 
 
+@pytest.mark.long
 def test_the_families_of_one_author_are_drawn_alone(tmp_path: Path) -> None:
     folder = archive.write(tmp_path)
     given = ["--data", str(folder), "--out", str(tmp_path / "out"), "--hand", "fourth", "--per-family", "2"]
