@@ -4,7 +4,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,26 +21,14 @@ from dicomguard.deliver import commitment as network
 from dicomguard.deliver.association import Timeouts
 from dicomguard.flow import commitment
 from dicomguard.store import backlog, commitments, deliveries, retention
-from dicomguard.store.db import Store, open_store
+from dicomguard.store.db import Store
 from dicomguard.store.tables import instance
 from tests.instances import MR
 from tests.keeping import Kept, finished
+from tests.unit.flow.conftest import NOW
 
-NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 PATIENCE = Patience()
 MONTH = Policy(images=timedelta(days=30), images_bytes=None, results=None)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(NOW)
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: FakeClock) -> Iterator[Store]:
-    opened = open_store(tmp_path / "state", "", clock)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

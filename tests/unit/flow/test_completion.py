@@ -1,7 +1,7 @@
 """Closing a study when others act at the same moment: what holds is what the rows say when the revision is written."""
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,26 +11,11 @@ from dicomguard.core.completion import Patience
 from dicomguard.flow import completion
 from dicomguard.flow.client import Client
 from dicomguard.store import studies
-from dicomguard.store.db import Store, open_store
+from dicomguard.store.db import Store
 from tests.fault.world import send_study
 
-START = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 SETTINGS = completion.Settings(patience=Patience(quiet=MINUTE, longest=30 * MINUTE), association_hold=10 * MINUTE)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """Time that the test moves."""
-    return FakeClock(START)
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: FakeClock) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(tmp_path / "state", "", clock)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

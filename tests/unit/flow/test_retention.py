@@ -1,7 +1,6 @@
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,21 +14,8 @@ from dicomguard.log import JsonLines
 from dicomguard.store.db import Store, open_store
 from tests.keeping import finished
 from tests.peers import wait_for
-from tests.unit.store.conftest import NOW
 
 MONTH = Policy(images=timedelta(days=30), images_bytes=None, results=None)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(NOW)
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: FakeClock) -> Iterator[Store]:
-    opened = open_store(tmp_path / "state", "", clock)
-    yield opened
-    opened.close()
 
 
 def events(caplog: pytest.LogCaptureFixture, clock: FakeClock) -> list[dict[str, object]]:

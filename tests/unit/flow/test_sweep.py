@@ -1,8 +1,7 @@
 """What should run and does not: started again, with an end, and with a way out of that end."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,10 +17,10 @@ from dicomguard.flow.engine import EXCEEDED, Engine, Run
 from dicomguard.flow.study import ATTEMPTS
 from dicomguard.flow.sweep import Settings, Sweep
 from dicomguard.store import commitments, deliveries, studies
-from dicomguard.store.db import Store, open_store
+from dicomguard.store.db import Store
 from tests.fault.world import send_study
+from tests.unit.flow.conftest import NOW
 
-START = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 OBJECT = Reference(sop_class_uid="1.2.3", sop_instance_uid="2.25.1")
 
@@ -51,20 +50,6 @@ class Crashing:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """Time that the test moves."""
-    return FakeClock(START)
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: FakeClock) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(tmp_path / "state", "", clock)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def engine() -> Crashing:
     """No workflow gets anywhere."""
     return Crashing()
@@ -85,7 +70,7 @@ def key(store: Store, tmp_path: Path) -> str:
     """A study with a first revision."""
     key = send_study(store, tmp_path / "in", slices=1)
     with store.begin() as tx:
-        studies.open_revision(tx, key, closed_because="test", now=START)
+        studies.open_revision(tx, key, closed_because="test", now=NOW)
     return key
 
 
@@ -132,9 +117,9 @@ def test_each_attempt_tells_whether_it_is_the_last_of_its_turn(
 @pytest.fixture
 def asked(store: Store, key: str) -> Commitment:
     """One that is to be asked for now."""
-    delivery = Delivery(study_key=key, revision=1, destination="pacs", items=(), planned_at=START, next_at=None)
+    delivery = Delivery(study_key=key, revision=1, destination="pacs", items=(), planned_at=NOW, next_at=None)
     value = Commitment(
-        study_key=key, revision=1, destination="pacs", parts=(Part(reference=OBJECT),), planned_at=START, next_at=START
+        study_key=key, revision=1, destination="pacs", parts=(Part(reference=OBJECT),), planned_at=NOW, next_at=NOW
     )
     with store.begin() as tx:
         deliveries.plan(tx, [delivery])
@@ -154,7 +139,7 @@ def test_a_commitment_whose_attempts_write_nothing_is_put_off_and_goes_on(
         put_off = commitments.get(tx, asked.study_key, 1, "pacs")
     assert put_off is not None
     assert put_off.comment.startswith("alarm: ")
-    assert (put_off.state, put_off.next_at) == (State.DUE, START + timedelta(hours=1))
+    assert (put_off.state, put_off.next_at) == (State.DUE, NOW + timedelta(hours=1))
     clock.advance(timedelta(hours=1))
     tick(sweep, 1)
     assert len(engine.started) == 6
@@ -182,12 +167,12 @@ def test_an_answer_to_a_peer_whose_attempts_write_nothing_is_put_off_and_goes_on
     store: Store, clock: FakeClock, engine: Crashing, sweep: Sweep
 ) -> None:
     with store.begin() as tx:
-        assert commitments.ask(tx, transaction_uid="1.2", calling_ae="CT1", references=[OBJECT], now=START)
+        assert commitments.ask(tx, transaction_uid="1.2", calling_ae="CT1", references=[OBJECT], now=NOW)
     tick(sweep, 8)
     assert len(engine.started) == 5
     with store.read() as tx:
-        assert commitments.requests(tx, now=START) == []
-        (waiting,) = commitments.requests(tx, now=START + timedelta(hours=1))
+        assert commitments.requests(tx, now=NOW) == []
+        (waiting,) = commitments.requests(tx, now=NOW + timedelta(hours=1))
     assert (waiting.state, waiting.attempt) == ("waiting", 1)
     assert waiting.comment.startswith("alarm: ")
     clock.advance(timedelta(hours=1))
