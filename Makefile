@@ -33,7 +33,7 @@ demo:
 	@$(PYTHON) -m demo
 
 test: system
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 4 -m "not long or smoke"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 3 -m "not long or smoke"
 
 test-unit: install
 	$(PYTHON) -m pytest tests/unit

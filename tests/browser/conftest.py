@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from dicomguard.clock import SystemClock
 from dicomguard.store.db import Limits, Store, open_store
 from tests.peers import free_port, wait_for
+
+# Of a page that other tests work beside; its own are five seconds.
+PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @dataclass
@@ -72,7 +76,7 @@ def page(need: Callable[[str, str], str]) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
         opened = browser.new_page(viewport={"width": 1280, "height": 900})
-        opened.set_default_timeout(30_000)
+        opened.set_default_timeout(PATIENCE_MS)
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         opened.on(
             "console", lambda message: complaints.append(message.text) if "Content Security" in message.text else None
