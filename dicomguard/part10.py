@@ -44,6 +44,8 @@ PARSE_ERRORS = (
     struct.error,
 )
 MAX_FRAMES = 20_000
+# Media Storage Directory Storage: a directory of other files, no instance (PS3.10 8.6).
+DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _COPY_BYTES = 1 << 20
 _PIXEL_DATA = Tag(0x7FE0, 0x0010)
 _ITEM = 0xFFFEE000
@@ -88,6 +90,18 @@ def read_meta_of(file: BinaryIO) -> FileMeta:
         )
     except PARSE_ERRORS as error:
         raise _refused(error) from error
+
+
+def is_instance(path: Path) -> bool:
+    """Whether a file begins as PS3.10 7.1 says and is not a directory of others (DICOMDIR); damaged ones count."""
+    with path.open("rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            return False
+        file.seek(0)
+        try:
+            return read_meta_of(file).sop_class_uid != DIRECTORY_CLASS
+        except Refused:
+            return True
 
 
 def dataset_offset(path: Path) -> int:

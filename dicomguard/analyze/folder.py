@@ -22,8 +22,6 @@ from dicomguard.errors import Refused
 # Paths in manifests are relative to this.
 ROOT = Path("/")
 MOST_FILES = 100_000
-# No instances, and none is expected of them.
-_DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +71,7 @@ def gather(paths: Sequence[Path], *, on_file: Callable[[int], None] = lambda cou
         except Refused as error:
             skipped.append(Skipped(path=path, reason=str(error)))
             continue
-        if header.sop_class_uid == _DIRECTORY_CLASS:
+        if header.sop_class_uid == part10.DIRECTORY_CLASS:
             skipped.append(Skipped(path=path, reason="It is a directory of other files (DICOMDIR). It is not needed."))
             continue
         others = copies[header.study_instance_uid, instance.sop_instance_uid]

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from dicomguard import part10
 from dicomguard.core.delivery import Event
 from dicomguard.core.peer import Destination, check_ae_title
 from dicomguard.deliver import storage
@@ -74,14 +75,8 @@ def _files(paths: list[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise Refused(f"{path} does not exist. Name files or folders.")
-        inside = sorted(item for item in path.rglob("*") if item.is_file() and _is_dicom(item))
+        inside = sorted(item for item in path.rglob("*") if item.is_file() and part10.is_instance(item))
         files += inside if path.is_dir() else [path]
     if not files:
         raise Refused("There is no DICOM file in what was named. Name DICOM files or folders that hold some.")
     return files
-
-
-def _is_dicom(path: Path) -> bool:
-    # PS3.10 7.1; the media directory is no instance.
-    with path.open("rb") as file:
-        return path.name != "DICOMDIR" and file.read(132)[128:] == b"DICM"

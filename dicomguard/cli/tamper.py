@@ -6,7 +6,7 @@ from typing import Annotated, Literal, cast
 import typer
 from rich.console import Console
 
-from dicomguard import log
+from dicomguard import log, part10
 from dicomguard.errors import Refused
 from dicomguard.retrain.tamper import families, second_hand, study
 from dicomguard.retrain.tamper.forged import Kind
@@ -67,12 +67,7 @@ def _files(paths: list[Path]) -> list[Path]:
         for path in paths
         for file in (sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path])
     ]
-    dicom = [file for file in found if _is_dicom(file)]
+    dicom = [file for file in found if part10.is_instance(file)]
     if not dicom:
         raise Refused("There is no DICOM file among the paths. Give the files or the folder of one study.")
     return dicom
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"

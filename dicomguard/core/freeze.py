@@ -99,17 +99,14 @@ def _plans(
     headers = [header for header, _ in series]
     decide = partial(selection.decide, rules=rules, calling_ae=calling_ae, scope=scope)
     choice = decide(headers)
-    echoes = _echoes(headers)
-    planes: list[geometry.Plane] = []
     sources: dict[str, tuple[Header, Instance, int]] = {}
     for header, instance in series:
         if not header.has_pixels or choice.rule == selection.NO_IMAGE:
             continue
-        for index, frame in enumerate(header.frames):
+        for index in range(len(header.frames)):
             key = f"{instance.sop_instance_uid}/{index:06d}/{instance.ordinal}"
             sources[key] = (header, instance, index)
-            planes.append(_plane(key, header, frame, index, echoes))
-    stacks = geometry.arrange(planes)
+    stacks = geometry.arrange(planes([(key, header, index) for key, (header, _, index) in sources.items()]))
     if not stacks:
         return [_plan(headers[0], choice, None, (), 1)]
     result = []
@@ -147,9 +144,14 @@ def _limited(plans: Sequence[SeriesPlan]) -> list[SeriesPlan]:
     return result
 
 
-def _plane(
-    key: str, header: Header, frame: FrameGeometry, index: int, echoes: dict[float | None, str]
-) -> geometry.Plane:
+def planes(frames: Sequence[tuple[str, Header, int]]) -> list[geometry.Plane]:
+    """Frames of one series, each as (key, header, index in its object), as `geometry.arrange` takes them."""
+    echoes = _echoes([header for _, header, _ in frames])
+    return [_plane(key, header, index, echoes) for key, header, index in frames]
+
+
+def _plane(key: str, header: Header, index: int, echoes: dict[float | None, str]) -> geometry.Plane:
+    frame = header.frames[index]
     return geometry.Plane(
         key=key,
         position_mm=frame.position_mm,

@@ -61,7 +61,8 @@ class Sweep:
         self._clock = clock
         self._node = node
         self._settings = settings
-        self._next_beat: datetime | None = None
+        # Monotonic: a clock that is set back must not silence the worker.
+        self._next_beat: float | None = None
         self._leads = False
         self._behind_since: float | None = None
 
@@ -125,14 +126,14 @@ class Sweep:
         return monotonic - self._behind_since > _BEHIND_S
 
     def _beat(self) -> bool:
-        now = self._clock.now()
-        if self._next_beat is not None and now < self._next_beat:
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        if self._next_beat is not None and monotonic < self._next_beat:
             return False
         with self._store.begin() as tx:
             lives = executors.beat(tx, self._engine.executor_id, self._node, now, now + self._settings.lease)
         if not lives:
             raise Retired("This worker was silent past its lease and its work was taken over. It ends; start it again.")
-        self._next_beat = now + self._settings.heartbeat
+        self._next_beat = monotonic + self._settings.heartbeat.total_seconds()
         return True
 
     def _start_studies(self) -> None:

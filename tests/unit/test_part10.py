@@ -26,6 +26,20 @@ def written(dataset: bytes, *, source_ae: str = "CT1") -> bytes:
     return target.getvalue()
 
 
+def test_directories_and_strangers_are_no_instances_and_damaged_files_are(tmp_path: Path) -> None:
+    source = part10_file(tmp_path / "in")
+    assert part10.is_instance(source)
+    content = {
+        "cut": source.read_bytes()[:150],
+        "directory": written(b"").replace(MR.encode(), part10.DIRECTORY_CLASS.encode().ljust(len(MR), b"\0")),
+        "picture": b"\x89PNG\r\n\x1a\n" + bytes(200),
+        "empty": b"",
+    }
+    for name, held in content.items():
+        (tmp_path / name).write_bytes(held)
+    assert [name for name in content if part10.is_instance(tmp_path / name)] == ["cut"]
+
+
 @pytest.mark.parametrize("source_ae", ["CT1", "ABC", "", "X" * 16])
 def test_a_written_file_is_read_by_pydicom_and_holds_the_given_bytes(tmp_path: Path, source_ae: str) -> None:
     source = part10_file(tmp_path / "in")

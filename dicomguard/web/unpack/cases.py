@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dicomguard import child
+from dicomguard import child, part10
 from dicomguard.clock import SystemClock
 from dicomguard.errors import Refused, Unavailable
 from dicomguard.retrain.archive import adding
@@ -24,6 +24,8 @@ from dicomguard.web.unpack import archive, capture
 IMAGES, MASKS = "images", "masks"
 # The endings that the archive's readers know by content; ours is only a name.
 _PICTURE = ".png"
+# What lies beside the images on a disc (PS3.10 8.6).
+_DIRECTORY = "DICOMDIR"
 
 
 def add(asked: dict[str, Any], *, say: Callable[[dict[str, Any]], None]) -> None:
@@ -46,8 +48,9 @@ def _cases(
     home: Path, files: list[tuple[str, Path, str]], *, root: Path, asked: dict[str, Any]
 ) -> Iterator[adding.NewCase]:
     label = _label(str(asked["label"]))
-    images = [(_stem(name), path) for field, path, name in files if field == IMAGES and not archive.is_litter(name)]
-    masks = {_stem(name): path for field, path, name in files if field == MASKS and not archive.is_litter(name)}
+    files = [one for one in files if not archive.is_litter(one[2]) and _stem(one[2]).upper() != _DIRECTORY]
+    images = [(_stem(name), path) for field, path, name in files if field == IMAGES]
+    masks = {_stem(name): path for field, path, name in files if field == MASKS}
     if not images:
         raise Refused("The case has no images. Choose DICOM files, or slices as pictures.")
     images.sort(key=lambda one: capture.natural(one[0]))
@@ -58,7 +61,7 @@ def _cases(
         raise Refused(f"The mask {left[0]} has no image of the same name. Name each mask as its image.")
     for part in ("images", "masks"):
         (home / part).mkdir(parents=True)
-    is_dicom = [_is_dicom(path) for _, path in images]
+    is_dicom = [part10.is_instance(path) for _, path in images]
     if any(is_dicom) and not all(is_dicom):
         raise Refused("The case mixes DICOM files and pictures. Send them as two cases.")
     rows = []
@@ -94,11 +97,6 @@ def _label(text: str) -> Label:
         if label == text:
             return label
     raise Refused(f'The label "{text[:40]}" is unknown. Use {" or ".join(LABELS)}.')
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
 
 
 def _stem(name: str) -> str:

@@ -16,7 +16,7 @@ from dicomguard.flow.client import Client
 from dicomguard.flow.engine import EXCEEDED, Engine, Run
 from dicomguard.flow.study import ATTEMPTS
 from dicomguard.flow.sweep import Settings, Sweep
-from dicomguard.store import commitments, deliveries, studies
+from dicomguard.store import commitments, deliveries, executors, studies
 from dicomguard.store.db import Store
 from tests.fault.world import send_study
 from tests.unit.flow.conftest import NOW
@@ -178,3 +178,17 @@ def test_an_answer_to_a_peer_whose_attempts_write_nothing_is_put_off_and_goes_on
     clock.advance(timedelta(hours=1))
     tick(sweep, 1)
     assert len(engine.started) == 6
+
+
+def test_a_clock_that_is_set_back_does_not_silence_the_worker(
+    store: Store, clock: FakeClock, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep.tick()
+    elapsed = clock.monotonic() + 60
+    earlier = NOW - timedelta(hours=3)
+    monkeypatch.setattr(clock, "monotonic", lambda: elapsed)
+    monkeypatch.setattr(clock, "now", lambda: earlier)
+    sweep.tick()
+    with store.read() as tx:
+        (row,) = executors.listing(tx)
+    assert row.heartbeat_at == earlier

@@ -13,6 +13,7 @@ from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from dicomguard import part10
 from dicomguard.clock import FakeClock
 from dicomguard.errors import Broken, Refused, Unavailable
 from dicomguard.retrain.archive import adding, contents, deidentify, golden, manifest, pixels, review, verify
@@ -378,6 +379,9 @@ def test_a_dicom_study_comes_in_without_its_person(tmp_path: Path, root: Path) -
     for number in (3, 1, 2, 6):
         instance(number).save_as(folder / f"im{number}.dcm", enforce_file_format=True)
     (folder / "notes.txt").write_text("no DICOM")
+    disc = instance(9)
+    disc.SOPClassUID = UID(part10.DIRECTORY_CLASS)
+    disc.save_as(folder / "DICOMDIR", enforce_file_format=True)
     Image.fromarray(np.full((16, 16), 255, np.uint8)).save(masks / "im2.png")
     (new,) = dicom.read(folder, archive=root, source="clinic", licence="own", label="tumor", masks=masks)
     case_id = add(root, new)
@@ -395,6 +399,21 @@ def test_a_dicom_study_comes_in_without_its_person(tmp_path: Path, root: Path) -
     assert kept.EchoTime == 100 and kept.SeriesDescription == "flair"
     assert kept.PixelData == instance(1).PixelData
     assert kept.SeriesInstanceUID.startswith("2.25.")
+
+
+def test_the_echoes_of_one_series_come_in_as_two_stacks(tmp_path: Path, root: Path) -> None:
+    for number in range(1, 7):
+        # Instance numbers do not tell which echo comes first at a position.
+        first = number in (1, 4, 5)
+        one = instance(number, EchoTime=20 if first else 90, EchoNumbers=1 if first else 2)
+        one.ImagePositionPatient = [0, 0, 5.0 * ((number + 1) // 2)]
+        one.save_as(tmp_path / f"im{number}.dcm", enforce_file_format=True)
+    (new,) = dicom.read(tmp_path, archive=root, source="clinic", licence="own", label="no_tumor")
+    case_id = add(root, new)
+    files = sorted(contents.read(root).entries[0].case.files, key=lambda file: file.number or 0)
+    times = [pydicom.dcmread(root / "cases" / case_id / file.path).EchoTime for file in files]
+    assert [file.number for file in files] == [1, 2, 3, 5, 6, 7]
+    assert times in ([20] * 3 + [90] * 3, [90] * 3 + [20] * 3), "neighbours are of one echo"
 
 
 def test_the_same_person_keeps_one_key_in_one_archive_only(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from dicomguard import part10
-from dicomguard.core import geometry, selection
+from dicomguard.core import freeze, geometry, selection
 from dicomguard.core.instance import Header
 from dicomguard.errors import Refused
 from dicomguard.retrain.archive import deidentify, pixels
@@ -37,7 +37,7 @@ def read(
     key = deidentify.read_key(archive)
     studies: dict[str, list[_Slice]] = defaultdict(list)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if _is_dicom(path):
+        if part10.is_instance(path):
             header = part10.read_header(path)
             studies[header.study_instance_uid].append(
                 _Slice(path=path, header=header, mask=_mask(masks, path, header) if masks else None)
@@ -46,11 +46,6 @@ def read(
         raise Refused(f"{folder} has no DICOM file. Give a folder with single-frame CT or MR images.")
     for _, slices in sorted(studies.items()):
         yield _case(slices, key=key, source=source, licence=licence, label=label)
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
 
 
 def _mask(masks: Path, path: Path, header: Header) -> Path | None:
@@ -101,16 +96,7 @@ def _cleaned(path: Path, *, key: bytes, sequence: str) -> deidentify.Cleaned:
 def _numbered(members: list[_Slice]) -> Iterator[tuple[int, _Slice]]:
     """Slices along the normal; a gap and the begin of another stack leave numbers out."""
     by_key = {str(one.path): one for one in members}
-    planes = [
-        geometry.Plane(
-            key=name,
-            position_mm=one.header.frames[0].position_mm if one.header.frames else None,
-            orientation=one.header.frames[0].orientation if one.header.frames else None,
-            size=(one.header.rows, one.header.columns),
-            number=(one.header.instance_number or 0, 1),
-        )
-        for name, one in by_key.items()
-    ]
+    planes = freeze.planes([(key, one.header, 0) for key, one in by_key.items()])
     number = 1
     for stack in geometry.arrange(planes):
         for placed in stack.planes:
