@@ -4,6 +4,7 @@ A missing program skips its tests by name and says the Debian package. With DICO
 skip is a failure, except one for real data that is truly absent.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -51,6 +52,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if tier(item.path) == "long":
             item.add_marker(pytest.mark.long)
     items.sort(key=lambda item: (item.get_closest_marker("smoke") is None, TIERS.index(tier(item.path))))
+
+
+def pytest_collection_finish() -> None:
+    """Take modules and items out of the garbage collector's sight: a decoder collects at each file, as it does first."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

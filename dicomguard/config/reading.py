@@ -18,6 +18,8 @@ from dicomguard.errors import Refused
 
 T = TypeVar("T")
 ENVIRONMENT = "DICOMGUARD_CONFIG"
+# A pebibyte: what is more overflows limits and files that take it.
+_MOST = 1 << 50
 
 
 def load(path: Path | None = None) -> Config:
@@ -141,6 +143,8 @@ def _value(raw: Any, hint: Any, item: "Field[Any]", place: str, base: Path) -> A
     if kind in (int, float) and not _finite(raw):
         raise Refused(f"{place} = {raw!r} is no number to count with. Use a finite one.")
     least, most = item.metadata.get("least"), item.metadata.get("most")
+    if kind is int and raw > _MOST:
+        raise Refused(f"{place} = {raw!r} is more than any machine has. Use at most {_MOST}.")
     if (least is not None and raw < least) or (most is not None and raw > most):
         span = f"at least {least:.15g}" if most is None else f"{least:.15g} to {most:.15g}"
         raise Refused(f"{place} = {raw!r} is impossible. Use {span}.")

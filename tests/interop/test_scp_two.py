@@ -224,7 +224,7 @@ def test_other_pixels_under_one_uid_brought_to_both_at_once_are_both_kept_and_sa
     spill_bytes = 4 << 20 if path == "log" else 1000
     more = f"[storage]\nlow_bytes = 0\nstop_bytes = 0\nlog_spill_bytes = {spill_bytes}\n"
     pairs: list[tuple[str, bytes, bytes]] = []
-    for picture in pictures.series(24):
+    for picture in pictures.series(10):
         first = encoded(picture)
         pictures.put_pixels(picture, picture.pixel_array // 2)
         pairs.append((str(picture.SOPInstanceUID), first, encoded(picture)))

@@ -53,6 +53,7 @@ def test_defaults_listen_on_loopback_and_name_no_peer() -> None:
         ("node = 3\n", "[node] is a section"),
         ("[node\n", "is not valid TOML"),
         ("[web]\nport = 8091\n", "share a port"),
+        (f"[storage]\nstop_bytes = {1 << 70}\n", "is more than any machine has. Use at most 1125899906842624."),
         ("[receive]\nidle_s = nan\n", "node.toml:2: idle_s = nan is no number to count with"),
         (
             "[peers.ct]\nae_title='CT'\naddresses=['192.0.2.7']\nidle_s = inf\n",
