@@ -79,10 +79,7 @@ def document() -> str:
         answers=_table(("status", "when"), ((f"{word:04X}", text) for word, text in _ANSWERS)),
         understood=_table(
             ("status", "meaning", "answer"),
-            (
-                (f"{word:04X}", status.describe(word).sentence, classify(word).value.replace("_", " "))
-                for word in _UNDERSTOOD
-            ),
+            ((f"{word:04X}", status.sentence(word), classify(word).value.replace("_", " ")) for word in _UNDERSTOOD),
         ),
         codes=_table(
             ("value", "scheme", "meaning"),

@@ -26,7 +26,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from dicomguard.core.delivery import ENDS_ATTEMPT, Answer, Event, classify
 from dicomguard.core.peer import Destination
 from dicomguard.deliver.association import NotAssociated, Timeouts, associate
-from dicomguard.dimse.status import describe
+from dicomguard.dimse.status import sentence
 from dicomguard.errors import Refused
 
 # PS3.8 7.1.1.13: context ids are the odd numbers of one byte.
@@ -152,5 +152,5 @@ def _store(peer: Association, file: _File, *, message_id: int) -> Answer:
         return Answer(event=Event.SILENT, comment="no answer, or the peer aborted")
     word = int(status.Status)
     own_words = str(status.get("ErrorComment", "")).strip()
-    comment = "" if word == 0 else describe(word).sentence + (f" It says: {own_words}" if own_words else "")
+    comment = "" if word == 0 else sentence(word) + (f" It says: {own_words}" if own_words else "")
     return Answer(event=classify(word), status=word, comment=comment)

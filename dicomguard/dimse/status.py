@@ -3,8 +3,6 @@
 What follows from one that a peer answers with is judged by `core.delivery`.
 """
 
-from dataclasses import dataclass
-
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
@@ -14,16 +12,6 @@ CLASS_NOT_SUPPORTED = 0x0122
 NO_SUCH_INSTANCE = 0x0112
 NO_SUCH_EVENT, INVALID_ARGUMENT, NO_SUCH_CLASS, NO_SUCH_ACTION = 0x0113, 0x0115, 0x0118, 0x0123
 UNRECOGNISED_OPERATION, RESOURCE_LIMITATION = 0x0211, 0x0213
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """What a status word means."""
-
-    # For example "A700".
-    word: str
-    sentence: str
-
 
 _SINGLE = {
     0x0000: "The peer stored the instance.",
@@ -49,12 +37,8 @@ _SINGLE = {
 }
 
 
-def describe(code: int) -> Status:
+def sentence(code: int) -> str:
     """Meaning of any status word."""
-    return Status(word=f"{code:04X}", sentence=_sentence(code))
-
-
-def _sentence(code: int) -> str:
     if code in _SINGLE:
         return _SINGLE[code]
     if code & 0xFF00 == 0xA700:

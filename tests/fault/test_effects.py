@@ -38,6 +38,6 @@ def test_a_study_is_reported_once_wherever_a_process_is_stopped(
         for door in DOORS[stage]:
             assert any(name.startswith(door) for name in names), door
         # Two associations side by side end with a few effects more or less in another run.
-        places = range(5, len(names) * 9 // 10, len(names) // 4)
+        places = range(5, len(names) * 9 // 10, len(names) // 3)
         stopped = [runs.run(place, ("before", "after")[turn % 2]).name for turn, place in enumerate(places)]
     assert all(stopped)
