@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Take modules and items out of the garbage collector's sight: a decoder collects at each file, as it does first."""
+    """Hide modules and items from the garbage collector, as the decoding child does: a decoder collects every file."""
     gc.collect()
     gc.freeze()
 

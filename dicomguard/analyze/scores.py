@@ -19,8 +19,8 @@ Mask: TypeAlias = NDArray[np.bool_]
 Values: TypeAlias = NDArray[np.float64]
 
 # Share of the head's area over which the strongest logits are averaged: 50 of 7,000 at half of 256 pixels.
-_PEAK_SHARE = 0.007
-_FEWEST_PEAK = 12
+PEAK_SHARE = 0.007
+FEWEST_PEAK = 12
 # Fewer slices than this have no middle to be compared with.
 FEWEST_FOR_SERIES = 5
 # Colour of noise (`channels.Scale.colour`): scans at their own matrix lie at 0.65 to 0.9, enlarged pictures above 1.
@@ -43,7 +43,7 @@ def terms(logits: Plane, head: Mask) -> Terms:
     inside = np.sort(logits[head])
     if not len(inside):
         return Terms(raw=-12.0, level=-12.0)
-    count = min(len(inside), max(_FEWEST_PEAK, round(_PEAK_SHARE * len(inside))))
+    count = min(len(inside), max(FEWEST_PEAK, round(PEAK_SHARE * len(inside))))
     return Terms(raw=float(inside[-count:].mean()), level=float(inside[int(0.9 * (len(inside) - 1))]))
 
 

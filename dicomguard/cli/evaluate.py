@@ -17,7 +17,9 @@ Folder = Annotated[Path, typer.Argument(help="Folder of planes with index.csv; t
 Weights = Annotated[Path | None, typer.Option("--weights", help="Weights instead of the shipped ones.")]
 Out = Annotated[Path, typer.Option("--output", help="Folder for report.json and report.html.")]
 Seed = Annotated[int, typer.Option(help="Of the forgeries; the same seed gives the same forgeries.")]
-Fast = Annotated[bool, typer.Option("--fast", help="A few people and forgeries: minutes, with wide intervals.")]
+Fast = Annotated[
+    bool, typer.Option("--fast", help="A few people, one family of each group: minutes, with wide intervals.")
+]
 Sealed = Annotated[bool, typer.Option("--sealed", help="Also the sealed families; look once a release.")]
 Keys = Annotated[list[str] | None, typer.Option("--person", help="source/patient instead of the test split; repeat.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The report as JSON on standard output.")]

@@ -73,7 +73,7 @@ def _train(job: Mapping[str, Any], channel: child.Channel) -> dict[str, Any]:
             seed=_CALIBRATION_SEED,
             steps=steps,
             version=job["version"],
-            per_family=candidate.FORGED_SMALL if job["small"] else candidate.FORGED,
+            small=job["small"],
         )
     head = weights.read_head(path)
     return {"candidate": str(path), "sha256": head.sha256, "id": head.id}

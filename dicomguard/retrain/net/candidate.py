@@ -17,6 +17,7 @@ from dicomguard.analyze.scores import UNCALIBRATED
 from dicomguard.core import canon
 from dicomguard.retrain import dataset
 from dicomguard.retrain.net import calibrate, shown
+from dicomguard.retrain.tamper import families
 
 SCOPE = weights.Scope(modalities=("MR",), body_parts=("BRAIN", "HEAD"), sequences=("FLAIR", "T1", "T1C", "T2"))
 # What the shipped weights were trained on; a file trained elsewhere names its own sources only.
@@ -27,14 +28,14 @@ LICENCES: Mapping[str, str] = {
     "openms": "Lesjak et al., longitudinal MS set, CC BY",
 }
 # Forged validation items of each family and source that the calibration sees.
-FORGED, FORGED_SMALL = 6, 1
+_FORGED = 6
 _POINT = weights.OperatingPoint(name="none", forgery=1.0, tumor=1.0, n_authentic=0, flagged=0, false_alarm_upper=1.0)
 
 
 def write(
-    path: Path, tensors: Mapping[str, Tensor], *, archive: Path, seed: int, steps: int, version: str, per_family: int
+    path: Path, tensors: Mapping[str, Tensor], *, archive: Path, seed: int, steps: int, version: str, small: bool
 ) -> weights.WeightsHead:
-    """Calibrate averaged tensors and write them; `per_family` forged validation items of each family and source."""
+    """Calibrate averaged tensors on forged validation items, in a `small` run on few of them, and write them."""
     stored = {name: value.detach().cpu().half().contiguous().clone() for name, value in tensors.items()}
     series = dataset.read_index(archive)
     parts = dataset.by_split(series)
@@ -60,7 +61,7 @@ def write(
     network.load_state_dict({name: value.float() for name, value in stored.items()})
     network = network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     detector = Detector(network, head, torch.device("cpu"))
-    found = _calibrated(detector, archive, parts["validation"], seed=seed, per_family=per_family)
+    found = _calibrated(detector, archive, parts["validation"], seed=seed, small=small)
     # The name follows what judges, tensors and calibration, so that equal judges have equal names.
     digest = hashlib.sha256(b"".join(stored[name].numpy().tobytes() for name in sorted(stored)))
     digest.update(canon.encode(found.calibration.to_record()))
@@ -78,7 +79,9 @@ def write(
 
 
 def _calibrated(
-    detector: Detector, archive: Path, series: Sequence[dataset.Series], *, seed: int, per_family: int
+    detector: Detector, archive: Path, series: Sequence[dataset.Series], *, seed: int, small: bool
 ) -> calibrate.Calibrated:
     pixels = [dataset.read_pixels(archive, one) for one in series]
-    return calibrate.fit(list(shown.forgeries(detector, pixels, seed=seed, per_family=per_family)))
+    names = [family.name for family in families.one_of_each_group(families.ATTACKS.values())] if small else None
+    per_family = 1 if small else _FORGED
+    return calibrate.fit(list(shown.forgeries(detector, pixels, seed=seed, per_family=per_family, names=names)))

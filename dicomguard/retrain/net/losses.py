@@ -3,14 +3,19 @@
 Logits are N×H/2×W/2; truths N×H×W in 0…1, averaged to the logits' grid here; `weight` is 0 where nothing is known.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+from dicomguard.analyze.scores import FEWEST_PEAK, PEAK_SHARE
 
 # Beside the forgery and the lesion, which carry the judgement.
 _ADDITION_WEIGHT = 0.5
 # A forged pixel weighs this much more than an authentic one: forgeries cover a tenth of a crop.
 _FORGED_WEIGHT = 1.5
 _LESION_WEIGHT = 1.5
+# A slice is judged by its strongest places: a loss on all pixels hardly sees the one place that raises a false alarm.
+_PEAK_WEIGHT = 0.25
 
 
 def _binary_and_dice(logits: Tensor, truth: Tensor, weight: Tensor, positive: float) -> Tensor:
@@ -36,6 +41,23 @@ def _within(logits: Tensor, added: Tensor, weight: Tensor) -> Tensor:
     return mean.sum() / (area > 0).to(mean.dtype).sum().clamp(min=1.0)
 
 
+def _peaks(logits: Tensor, marked: Tensor, weight: Tensor) -> Tensor:
+    """What `scores.terms` reads of each image: low outside its forgery, high inside; logits smoothed as there.
+
+    Softplus of the mean of the strongest logits, averaged over the images' parts; 0 where nothing is known.
+    """
+    # Smoothing reaches into air and blend bands, where nothing is taught.
+    felt = torch.where(weight > 0, logits, logits.detach())
+    smooth = functional.avg_pool2d(felt[:, None], 5, stride=1, padding=2, count_include_pad=False)[:, 0]
+    terms = []
+    for image, truth, known in zip(smooth, marked > 0, weight > 0, strict=True):
+        count = max(FEWEST_PEAK, round(PEAK_SHARE * int(known.sum())))
+        for part, sign in ((image[known & ~truth], 1.0), (image[known & truth], -1.0)):
+            if len(part):
+                terms.append(functional.softplus(sign * part.topk(min(count, len(part))).values.mean()))
+    return torch.stack(terms).mean() if terms else logits.sum() * 0.0
+
+
 def _to_grid(truth: Tensor) -> Tensor:
     return functional.avg_pool2d(truth[:, None], 2)[:, 0]
 
@@ -52,6 +74,7 @@ def dense_losses(
     known = weight * lesion_known[:, None, None]
     marked = (_to_grid(forged) > 0.5).to(maps.dtype)
     return {
+        "forgery_peak": _PEAK_WEIGHT * _peaks(maps[:, 0], marked, weight),
         "forgery_map": _binary_and_dice(maps[:, 0], marked, weight, _FORGED_WEIGHT),
         "lesion_map": _binary_and_dice(maps[:, 1], (_to_grid(lesion) > 0.5).to(maps.dtype), known, _LESION_WEIGHT),
         "addition_map": _ADDITION_WEIGHT * _within(maps[:, 2], added, marked * weight),

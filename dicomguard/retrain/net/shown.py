@@ -73,14 +73,14 @@ def forgeries(
 ) -> Iterator[Run]:
     """For every series its authentic run, some of its slices as loose pictures, then forged runs.
 
-    `per_family` items of each source and family: of `names`, else of all that training draws.
+    `per_family` items of each source and family: of `names`, else of all attacks that training draws.
     """
     maker = TwinMaker(series)
     by_source: dict[str, list[Pixels]] = {}
     for one in series:
         by_source.setdefault(one.series.source, []).append(one)
     if names is None:
-        names = [name for name in families.FAMILIES if name != "self-blend"]
+        names = list(families.ATTACKS)
     for source, members in sorted(by_source.items()):
         wanted = [(name, k) for name in names for k in range(per_family)]
         # Items are dealt over the series so that every patient has some of every family.

@@ -335,7 +335,7 @@ def main(arguments: list[str]) -> int:
         seed=job.seed,
         steps=steps,
         version=given.version,
-        per_family=candidate.FORGED_SMALL if job.small else candidate.FORGED,
+        small=job.small,
     )
     told({"model": head.id, "alert": asdict(head.operating_point)})
     return 0

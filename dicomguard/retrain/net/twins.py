@@ -191,7 +191,7 @@ def _draw_names(rng: np.random.Generator, left_out: Collection[str] = ()) -> tup
     """One family: self-blend for a third of the draws, the others by their weights."""
     if rng.random() < _SELF_BLEND_SHARE:
         return ("self-blend",)
-    others = [name for name in families.FAMILIES if name != "self-blend" and name not in left_out]
+    others = [name for name in families.ATTACKS if name not in left_out]
     weights = np.array([_FAMILY_WEIGHTS.get(name, 1.0) for name in others])
     return (str(rng.choice(others, p=weights / weights.sum())),)
 

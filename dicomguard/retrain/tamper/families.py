@@ -2,11 +2,11 @@
 
 Each entry is one method of attack with several implementations inside it: a detector that learns one program's habits
 fails on the next program (leaving out a family of the same hand costs nothing, another hand's costs much). So they
-have two authors: those named `third/…` are by somebody who has not read the others. Two further authors' are held back
-for selection; those kept for test live in `second_hand` and are never named here.
+have three authors: those named `third/…` and `fourth/…` are each by somebody who has not read the others. A further
+author's are held back for selection; those kept for test live in `second_hand` and are never named here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -105,11 +105,6 @@ FAMILIES = _table(
     _third(name="third/transplant", group="paste", kinds=("added", "removed"), forge=transplant.forge),
     _third(name="third/moved", group="paste", kinds=("added", "removed"), forge=moved.forge),
     _third(name="third/retouch", group="exemplar", kinds=("added", "removed"), forge=retouch.forge),
-)
-
-# No training has drawn these yet: they are forgeries by a stranger to the shipped weights, and weights are chosen on
-# them (`trials.hands`). The training that takes them up needs other ones to be chosen on.
-HELD_BACK = _table(
     _fourth(name="fourth/heal", group="exemplar", kinds=("removed", "altered"), forge=heal.forge),
     _fourth(name="fourth/lowrank", group="pde", kinds=("removed", "altered"), forge=lowrank.forge),
     _fourth(name="fourth/atlas", group="exemplar", kinds=("added", "removed"), forge=atlas.forge),
@@ -118,6 +113,14 @@ HELD_BACK = _table(
     _fourth(name="fourth/frequency", group="gradient", kinds=("added", "removed"), forge=frequency.forge),
     _fourth(name="fourth/lasso", group="paste", kinds=("added",), forge=lasso.forge),
     _fourth(name="fourth/resynth", group="exemplar", kinds=("removed", "altered"), forge=resynth.forge),
+)
+
+# Self-blends are no attack; they train only.
+ATTACKS = _table(*(family for family in FAMILIES.values() if family.name != "self-blend"))
+
+# No training has drawn these yet: they are forgeries by a stranger to the shipped weights, and weights are chosen on
+# them (`trials.hands`). The training that takes them up needs other ones to be chosen on.
+HELD_BACK = _table(
     _fifth(name="fifth/window", group="exemplar", kinds=("added", "removed"), forge=window.forge),
     _fifth(name="fifth/nlmfill", group="pde", kinds=("removed",), forge=nlmfill.forge),
     _fifth(name="fifth/fusion", group="paste", kinds=("added", "removed"), forge=fusion.forge),
@@ -127,6 +130,14 @@ HELD_BACK = _table(
 )
 
 _ALL = MappingProxyType({**FAMILIES, **HELD_BACK})
+
+
+def one_of_each_group(table: Iterable[Family]) -> tuple[Family, ...]:
+    """The first family of each group: enough for a drill, in a fraction of the time."""
+    chosen: dict[str, Family] = {}
+    for family in table:
+        chosen.setdefault(family.group, family)
+    return tuple(chosen.values())
 
 
 def hand(name: str) -> str:

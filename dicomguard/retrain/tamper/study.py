@@ -21,7 +21,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from dicomguard.analyze.channels import head_mask
 from dicomguard.core import uid
 from dicomguard.errors import Refused
-from dicomguard.retrain.tamper.families import FAMILIES, Family
+from dicomguard.retrain.tamper.families import ATTACKS, FAMILIES, Family
 from dicomguard.retrain.tamper.forged import Canvas, Forged, Kind, Mask, Pixels
 from dicomguard.retrain.tamper.region import SMALLEST_AREA_PX
 from dicomguard.retrain.tamper.second_hand import SECOND_HAND
@@ -108,7 +108,7 @@ def forge_study(
 def _forge(
     canvas: Canvas, donor: Canvas | None, rng: np.random.Generator, *, family: str | None, kind: Kind | None
 ) -> Forged:
-    candidates = [family_named(family)] if family else [f for f in FAMILIES.values() if f.name != "self-blend"]
+    candidates = [family_named(family)] if family else list(ATTACKS.values())
     if kind is not None:
         candidates = [one for one in candidates if kind in one.kinds]
         if not candidates:

@@ -17,10 +17,9 @@ from dicomguard.analyze.scores import FEWEST_FOR_SERIES, Calibration
 from dicomguard.retrain.evaluate.metrics import Drawn, draw_auc, mean_of
 from dicomguard.retrain.net import calibrate
 from dicomguard.retrain.net.shown import Run
-from dicomguard.retrain.tamper.families import FAMILIES, HELD_BACK, hand
+from dicomguard.retrain.tamper.families import ATTACKS, HELD_BACK, hand
 from dicomguard.retrain.trials import judged
 
-_TRAINED_ONLY = "self-blend"
 # Fewer forged slices of a family in a source than this have no AUC of their own.
 _FEWEST = 3
 
@@ -37,7 +36,7 @@ class Scored:
 
 def main(arguments: list[str]) -> int:
     """Judge validation patients and their forgeries, print the table worst first, write `hands.json`."""
-    known = [name for name in (*FAMILIES, *HELD_BACK) if name != _TRAINED_ONLY]
+    known = [*ATTACKS, *HELD_BACK]
     authors = sorted({hand(name) for name in known})
     parser = judged.parser("Validation figures by author of the forgery.")
     parser.add_argument("--hand", action="append", choices=authors, help="default: all")

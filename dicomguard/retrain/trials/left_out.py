@@ -17,13 +17,12 @@ from typing import Any
 
 from dicomguard.errors import Refused
 from dicomguard.retrain import dataset
-from dicomguard.retrain.tamper.families import FAMILIES
+from dicomguard.retrain.tamper.families import ATTACKS
 from dicomguard.retrain.trials import dense, twins
 from dicomguard.retrain.trials.effort import ProcessorClock
 from dicomguard.retrain.trials.twins import Item, Outcome
 
 _EVERYTHING = "everything"
-_TRAINED_ONLY = "self-blend"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +41,13 @@ class Absence:
 
 def absences(sources: Sequence[str]) -> dict[str, Absence]:
     """Everything that can be left out: groups first, then sources, then single families."""
-    groups = sorted({family.group for family in FAMILIES.values()} - {_TRAINED_ONLY})
+    groups = sorted({family.group for family in ATTACKS.values()})
     found = [
-        Absence(name=f"group:{group}", families=frozenset(f.name for f in FAMILIES.values() if f.group == group))
+        Absence(name=f"group:{group}", families=frozenset(f.name for f in ATTACKS.values() if f.group == group))
         for group in groups
     ]
     found += [Absence(name=f"source:{source}", sources=frozenset({source})) for source in sources]
-    found += [Absence(name=f"family:{name}", families=frozenset({name})) for name in FAMILIES if name != _TRAINED_ONLY]
+    found += [Absence(name=f"family:{name}", families=frozenset({name})) for name in ATTACKS]
     return {one.name: one for one in found}
 
 

@@ -21,7 +21,7 @@ from dicomguard.retrain.evaluate.metrics import Drawn
 from dicomguard.retrain.net.seeds import validation_generator
 from dicomguard.retrain.net.shown import SMALLEST_FORGERY, hash_of
 from dicomguard.retrain.net.twins import Twin, TwinMaker
-from dicomguard.retrain.tamper.families import FAMILIES
+from dicomguard.retrain.tamper.families import ATTACKS
 
 Plane: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -89,8 +89,8 @@ def items(data: Path, *, split: Split, per_family: int, seed: int) -> list[Item]
         by_source[one.series.source].append(one)
     found = []
     for source, members in sorted(by_source.items()):
-        for name in FAMILIES:
-            for k in range(per_family if name != "self-blend" else 0):
+        for name in ATTACKS:
+            for k in range(per_family):
                 # A stride that no number of series divides spreads a family over the patients.
                 index = (k * 7919 + len(name)) % len(members)
                 rng = validation_generator(seed, hash_of(source, index, name, k))

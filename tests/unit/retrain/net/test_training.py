@@ -122,7 +122,7 @@ def test_a_small_run_gives_weights_that_load_and_repeats_to_the_bit(folder: Path
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)
     assert lines and json.loads((tmp_path / "one" / "progress.jsonl").read_text().splitlines()[-1]) == lines[-1]
     path = tmp_path / "candidate.safetensors"
-    head = candidate.write(path, tensors, archive=folder, seed=1, steps=4, version="t", per_family=1)
+    head = candidate.write(path, tensors, archive=folder, seed=1, steps=4, version="t", small=True)
     assert head == weights.read_head(path)
     assert head.operating_point.n_authentic > 0
     assert head.training["data"] == {"own": "own archive"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dicomguard.retrain.tamper import families
-from dicomguard.retrain.tamper.families import HELD_BACK
+from dicomguard.retrain.tamper.families import FAMILIES
 from dicomguard.retrain.tamper.filters import gaussian
 from dicomguard.retrain.tamper.finish import differing
 from dicomguard.retrain.tamper.forged import Canvas
@@ -31,9 +31,9 @@ from dicomguard.retrain.tamper.fourth_hand import site as places
 
 from .phantom import phantom
 
-HAND = [name for name in HELD_BACK if name.startswith("fourth/")]
-REMOVERS = [name for name in HAND if "removed" in HELD_BACK[name].kinds]
-ADDERS = [name for name in HAND if "added" in HELD_BACK[name].kinds]
+HAND = [name for name in FAMILIES if name.startswith("fourth/")]
+REMOVERS = [name for name in HAND if "removed" in FAMILIES[name].kinds]
+ADDERS = [name for name in HAND if "added" in FAMILIES[name].kinds]
 
 
 def alone(canvas: Canvas) -> Canvas:
@@ -46,11 +46,11 @@ def test_thirty_seeds_keep_the_promises(name: str) -> None:
     donor, made = phantom(slices=2, rows=90, cols=84, seed=7), 0
     for seed in range(30):
         canvas = canvases[seed % 3 == 2]
-        forged = HELD_BACK[name].forge(canvas, donor if seed % 4 else None, np.random.default_rng(seed))
+        forged = FAMILIES[name].forge(canvas, donor if seed % 4 else None, np.random.default_rng(seed))
         if forged is None:
             continue
         made += 1
-        assert forged.kind in HELD_BACK[name].kinds
+        assert forged.kind in FAMILIES[name].kinds
         assert not (forged.mask & ~canvas.head).any()
         assert not forged.alpha[~canvas.head].any()
         assert np.array_equal(forged.pixels[forged.alpha == 0], canvas.pixels[forged.alpha == 0])
@@ -63,7 +63,7 @@ def test_thirty_seeds_keep_the_promises(name: str) -> None:
 def test_the_same_seed_forges_the_same(name: str) -> None:
     canvas, donor = phantom(slices=1), phantom(slices=1, seed=7)
     for seed in range(4):
-        first, second = (HELD_BACK[name].forge(canvas, donor, np.random.default_rng(seed)) for _ in range(2))
+        first, second = (FAMILIES[name].forge(canvas, donor, np.random.default_rng(seed)) for _ in range(2))
         assert (first is None) == (second is None)
         if first is not None and second is not None:
             assert np.array_equal(first.pixels, second.pixels)
@@ -74,7 +74,7 @@ def test_the_same_seed_forges_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", HAND)
 def test_a_loose_slice_is_forged(name: str) -> None:
     canvas, donor = alone(phantom(high=4095.0)), alone(phantom(high=4095.0, seed=7))
-    assert any(HELD_BACK[name].forge(canvas, donor, np.random.default_rng(seed)) for seed in range(8))
+    assert any(FAMILIES[name].forge(canvas, donor, np.random.default_rng(seed)) for seed in range(8))
 
 
 @pytest.mark.parametrize("name", REMOVERS)
@@ -82,7 +82,7 @@ def test_a_removal_takes_the_lesion_out(name: str) -> None:
     canvas, donor = phantom(slices=1), phantom(slices=1, seed=7)
     taken = 0
     for seed in range(24):
-        forged = HELD_BACK[name].forge(canvas, donor, np.random.default_rng(seed))
+        forged = FAMILIES[name].forge(canvas, donor, np.random.default_rng(seed))
         if forged is None or forged.kind != "removed":
             continue
         gone = canvas.lesion & ~forged.lesion
@@ -98,7 +98,7 @@ def test_an_addition_adds(name: str) -> None:
     canvas, donor = phantom(slices=2, lesion=False), phantom(slices=2, seed=7)
     added = 0
     for seed in range(10):
-        forged = HELD_BACK[name].forge(canvas, donor, np.random.default_rng(seed))
+        forged = FAMILIES[name].forge(canvas, donor, np.random.default_rng(seed))
         if forged is None:
             continue
         assert forged.kind == "added"
@@ -110,10 +110,10 @@ def test_an_addition_adds(name: str) -> None:
     assert added >= 3
 
 
-@pytest.mark.parametrize("name", [name for name in HAND if "altered" in HELD_BACK[name].kinds])
+@pytest.mark.parametrize("name", [name for name in HAND if "altered" in FAMILIES[name].kinds])
 def test_without_a_lesion_a_normal_spot_is_changed(name: str) -> None:
     canvas = phantom(slices=1, lesion=False)
-    made = [HELD_BACK[name].forge(canvas, None, np.random.default_rng(seed)) for seed in range(6)]
+    made = [FAMILIES[name].forge(canvas, None, np.random.default_rng(seed)) for seed in range(6)]
     assert {forged.kind for forged in made if forged is not None} == {"altered"}
     assert not any(forged.lesion.any() for forged in made if forged is not None)
 
@@ -131,7 +131,7 @@ def test_lesions_at_the_border_and_tiny_heads_raise_nothing(name: str) -> None:
     ]
     for canvas in canvases:
         for seed in range(4):
-            forged = HELD_BACK[name].forge(canvas, canvases[seed], np.random.default_rng(seed))
+            forged = FAMILIES[name].forge(canvas, canvases[seed], np.random.default_rng(seed))
             assert forged is None or not (forged.mask & ~canvas.head).any()
 
 
