@@ -35,7 +35,7 @@ def echo(live: LiveReceiver) -> bool:
 def test_low_disk_stops_reception_but_not_the_echo(tmp_path: Path) -> None:
     """No disk has what is asked for here, whatever others write to it or take off it meanwhile."""
     file = part10_file(tmp_path / "in")
-    with receiver(tmp_path, more=f"[storage]\nlow_bytes = 0\nstop_bytes = {1 << 60}") as live:
+    with receiver(tmp_path, more=f"[storage]\nlow_bytes = 0\nstop_bytes = {1 << 50}") as live:
         wait_for(lambda: bool(live.events("reception.stopped")), what="the stop")
         with associated(live, [file]) as refused:
             assert refused.is_rejected
