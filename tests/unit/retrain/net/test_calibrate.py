@@ -77,3 +77,15 @@ def test_upper_bound_is_the_books() -> None:
 
 def test_auc_counts_ties_half() -> None:
     assert calibrate.auc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == 0.875
+
+
+@pytest.mark.parametrize(("stacks", "at_most"), [(9, 0.10), (19, 0.05), (60, 0.05), (200, 0.05)])
+def test_a_new_authentic_stack_is_flagged_as_rarely_as_said(stacks: int, at_most: float) -> None:
+    """Of a percentile of 19 stacks, 0.90, twelve in a hundred new ones would lie above."""
+    rng = np.random.default_rng(4)
+    passed = [rng.normal() >= calibrate._rarely_passed(rng.normal(size=stacks)) for _ in range(4000)]
+    assert 0.6 * at_most < np.mean(passed) < at_most + 0.012
+
+
+def test_where_costs_of_a_lone_slice_cannot_be_told_apart_the_most_careful_is_taken() -> None:
+    assert calibrate.fit([*runs(), *kinds()]).calibration.lone_cost == max(calibrate._LONE_COSTS)
