@@ -131,6 +131,12 @@ def test_dicom_and_pictures_are_not_mixed(tmp_path: Path) -> None:
     assert "mixes DICOM files and pictures" in str(said["refused"])
 
 
+def test_the_directory_of_a_disc_is_no_image_of_the_case(tmp_path: Path) -> None:
+    directory = bytes(128) + b"DICM" + bytes(64)
+    (said,) = add(tmp_path, [("images", "disc/DICOMDIR", directory), *slices(2)])
+    assert said["files"] == 2
+
+
 def test_a_picture_that_is_there_already_is_refused(tmp_path: Path) -> None:
     add(tmp_path, slices(1))
     (said,) = add(tmp_path, slices(1), patient="p2")
