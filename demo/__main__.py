@@ -18,7 +18,8 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from demo.pacs import Pacs, end, free_port, listens, start, wait_until
+from demo.pacs import Pacs, end, start, wait_until
+from demo.ports import free_port, listens
 from dicomguard.core import wording
 from dicomguard.sr import overlay
 

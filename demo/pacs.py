@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -15,21 +14,9 @@ from pathlib import Path
 
 import pydicom
 
+from demo.ports import free_port, listens
+
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
-
-
-def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def listens(port: int) -> bool:
-    """Whether something accepts connections on the port."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.5):
-        return True
-    return False
 
 
 def wait_until(ready: Callable[[], bool], *, seconds: float, what: str) -> None:

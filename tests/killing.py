@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import select
 
+from demo.ports import free_port
 from dicomguard import part10
 from dicomguard.clock import SystemClock
 from dicomguard.config import load
@@ -24,7 +25,6 @@ from dicomguard.store.log_slots import settle, unfiled
 from tests.fault.forks import Zygote
 from tests.fuzz import wire
 from tests.instances import MR, ROOT, part10_bytes
-from tests.peers import free_port
 from tests.receiver import configuration
 
 # Share of the starts that are killed too, while what the last receiver left is replayed.

@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,14 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from demo.ports import free_port, listens
+
 Need = Callable[[str, str], str]
-
-
-def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(ready: Callable[[], bool], *, seconds: float = 20.0, what: str = "it") -> None:
@@ -36,13 +30,6 @@ def wait_for(ready: Callable[[], bool], *, seconds: float = 20.0, what: str = "i
             return
         time.sleep(0.05)
     raise AssertionError(f"{what} was not ready within {seconds} s")
-
-
-def listens(port: int) -> bool:
-    """Whether something accepts connections on the port."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.5):
-        return True
-    return False
 
 
 def end(process: subprocess.Popen[bytes], *, seconds: float = 10.0) -> None:

@@ -15,13 +15,14 @@ from typing import Any
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
+from demo.ports import free_port
 from dicomguard import config, part10
 from dicomguard.clock import SystemClock
 from dicomguard.dimse.ae import make_ae
 from dicomguard.scp.shared import Shared
 from dicomguard.store.db import Store, open_store
 from dicomguard.store.log_slots import settle
-from tests.peers import end, free_port, wait_for
+from tests.peers import end, wait_for
 
 PEERS = {"ct1": ("CT1", "127.0.0.1"), "mr1": ("MR1", "127.0.0.1"), "far": ("FAR", "192.0.2.7")}
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from benchmarks.ingest.images import MAX_PDU_BYTES
 from benchmarks.ingest.sender import CALLING
+from demo.ports import free_port, listens
 from dicomguard.config import Config
 from dicomguard.scp.shared import processes
 from tests.conftest import SEARCH
-from tests.peers import end, free_port, listens, wait_for
+from tests.peers import end, wait_for
 from tests.receiver import receiver
 
 # Both Orthanc and DCMTK leave Nagle's algorithm on without it, and answer after 44 ms.

@@ -24,10 +24,11 @@ from pathlib import Path
 import pydicom
 
 from benchmarks.ingest.receivers import ENVIRONMENT, Running, storescp, versions
+from demo.ports import free_port
 from dicomguard import part10
 from tests import studies
 from tests.fuzz import wire
-from tests.peers import end, free_port, wait_for
+from tests.peers import end, wait_for
 
 CALLING = "BENCH"
 # The node's own wait for a study to be complete; a hospital has 60 s here.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dicomguard.core.commitment import Patience
+from dicomguard.core.delivery import Backoff
 from dicomguard.core.job import DECODE_MEMORY_BYTES, DECODE_S
 from dicomguard.core.peer import Destination, Peer, check_ae_title
 from dicomguard.core.routing import Route
@@ -191,6 +192,15 @@ class Delivery:
         least=1,
         most=_TEN_YEARS_S,
     )
+
+    @property
+    def backoff(self) -> Backoff:
+        """With a destination that does not take what is sent."""
+        return Backoff(
+            first=timedelta(seconds=self.first_retry_s),
+            longest=timedelta(seconds=self.longest_retry_s),
+            give_up=timedelta(seconds=self.give_up_s),
+        )
 
     @property
     def patience(self) -> Patience:

@@ -160,6 +160,11 @@ class Backoff:
     refused: timedelta = timedelta(hours=1)
     give_up: timedelta = timedelta(days=7)
 
+    @property
+    def furthest(self) -> timedelta:
+        """Nothing is put off further than this (see `stand_back`)."""
+        return max(self.longest, self.refused) + self.refused
+
 
 def delay(delivery: Delivery, backoff: Backoff) -> timedelta:
     """Full jitter over first × 2^(attempt-1), at most `longest`; the jitter is a hash, so it repeats."""

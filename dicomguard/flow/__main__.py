@@ -16,7 +16,6 @@ from dicomguard.clock import SystemClock
 from dicomguard.config import changes
 from dicomguard.core import uid
 from dicomguard.core.completion import Patience
-from dicomguard.core.delivery import Backoff
 from dicomguard.core.peer import Peer
 from dicomguard.deliver.association import Timeouts
 from dicomguard.errors import DicomguardError, Refused
@@ -106,11 +105,7 @@ def _register(
         settings=delivery.Settings(
             calling_ae=settings.node.ae_title,
             destinations={item.name: item for item in settings.destinations},
-            backoff=Backoff(
-                first=timedelta(seconds=settings.delivery.first_retry_s),
-                longest=timedelta(seconds=settings.delivery.longest_retry_s),
-                give_up=timedelta(seconds=settings.delivery.give_up_s),
-            ),
+            backoff=settings.delivery.backoff,
             timeouts=Timeouts(connect_s=settings.delivery.connect_s, answer_s=settings.delivery.answer_s),
         ),
     )
@@ -155,7 +150,11 @@ def _times(settings: config.Config) -> sweep.Settings:
     # Two peers of one AE title: the first has it, as in admission.
     senders = {peer.ae_title: _terms(peer, usual) for peer in reversed(settings.peers)}
     hold = timedelta(seconds=usual.assoc_hold_s)
-    return sweep.Settings(completion=completion.Settings(patience=patience, association_hold=hold, senders=senders))
+    return sweep.Settings(
+        completion=completion.Settings(patience=patience, association_hold=hold, senders=senders),
+        backoff=settings.delivery.backoff,
+        patience=settings.delivery.patience,
+    )
 
 
 def _terms(peer: Peer, usual: config.Completion) -> completion.Terms:

@@ -100,6 +100,11 @@ def release(store: Store, destinations: Collection[Destination]) -> None:
         _log.event("commitment.released", count=count)
 
 
+def furthest(patience: Patience) -> timedelta:
+    """Nothing is put off further than this."""
+    return max(patience.again, patience.deadline, _WORN_OUT_PAUSE)
+
+
 def put_off(store: Store, value: Commitment, *, now: datetime) -> None:
     """Its attempts ended again and again before they were written down: a person has to look, and it goes on later."""
     with store.begin() as tx:

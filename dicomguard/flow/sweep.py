@@ -5,11 +5,12 @@ database costs a second or a lease, and nothing else.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from dicomguard import log
 from dicomguard.clock import Clock
+from dicomguard.core.commitment import Patience
 from dicomguard.core.delivery import Backoff, put_off
 from dicomguard.errors import Broken, Unavailable
 from dicomguard.flow import commitment, completion
@@ -46,6 +47,8 @@ class Settings:
     """Times of the worker's own life."""
 
     completion: completion.Settings
+    backoff: Backoff = field(default_factory=Backoff)
+    patience: Patience = field(default_factory=Patience)
     heartbeat: timedelta = timedelta(seconds=5)
     lease: timedelta = timedelta(seconds=30)
     # Ended workflows are kept this long for those who look for a cause.
@@ -100,6 +103,8 @@ class Sweep:
                 return
             if self._settled():
                 completion.open_complete(self._store, self._settings.completion, now=now)
+            if beaten:
+                self._follow_the_clock(now)
             self._start_studies()
             self._start_deliveries(now)
             self._start_commitments(now)
@@ -109,6 +114,17 @@ class Sweep:
                 self._engine.purge(before=now - self._settings.keep_workflows, limit=_PURGED_AT_ONCE)
         except Unavailable as error:
             _log.warning("sweep.postponed", reason=str(error))
+
+    def _follow_the_clock(self, now: datetime) -> None:
+        """A clock that was ahead and is right again must not have work put off until it gets there once more."""
+        deliver_by = now + self._settings.backoff.furthest + completion.CLOCKS_APART
+        commit_by = now + commitment.furthest(self._settings.patience) + completion.CLOCKS_APART
+        with self._store.begin() as tx:
+            count = deliveries.come_due(tx, beyond=deliver_by, now=now)
+            count += commitments.come_due(tx, beyond=commit_by, now=now)
+        if count:
+            why = "Work was put off further than it ever is. Look after the time of this machine."
+            _log.warning("clock.returned", count=count, reason=why)
 
     def _settled(self) -> bool:
         """Whether all that was acknowledged before this tick has its rows.
@@ -189,7 +205,7 @@ class Sweep:
             with self._store.begin() as tx:
                 deliveries.lock(tx, *place)
                 if deliveries.get(tx, *place, delivery.destination) == delivery:
-                    deliveries.save(tx, put_off(delivery, now=now, backoff=Backoff()))
+                    deliveries.save(tx, put_off(delivery, now=now, backoff=self._settings.backoff))
 
     def _start_commitments(self, now: datetime) -> None:
         """Each commitment that is to be asked for or answered now has a live attempt; none waits for a delivery."""

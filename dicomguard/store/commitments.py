@@ -74,6 +74,14 @@ def due(tx: Tx, *, now: datetime, limit: int = 1000) -> list[Commitment]:
     return _select(tx, commitment.c.next_at <= now, limit=limit)
 
 
+def come_due(tx: Tx, *, beyond: datetime, now: datetime) -> int:
+    """What waits for a time after `beyond` is due now, asked of others or of us; how many."""
+    return sum(
+        tx.execute(table.update().where(table.c.next_at > beyond).values(next_at=now)).rowcount
+        for table in (commitment, commitment_request)
+    )
+
+
 def uncommitted(tx: Tx, *, limit: int = 1000) -> list[Commitment]:
     """Those that are under way, and those that a person has to look at."""
     return _select(tx, commitment.c.state != State.COMMITTED.value, limit=limit)

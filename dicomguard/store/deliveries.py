@@ -73,6 +73,12 @@ def put_off(tx: Tx, destination: str, *, now: datetime) -> list[Delivery]:
     )
 
 
+def come_due(tx: Tx, *, beyond: datetime, now: datetime) -> int:
+    """What waits for a time after `beyond` is due now; how many. The attempt that was put off is overtaken."""
+    late = delivery.c.next_at > beyond
+    return tx.execute(delivery.update().where(late).values(next_at=now, attempt=delivery.c.attempt + 1)).rowcount
+
+
 def of_study(tx: Tx, study_key: str) -> list[Delivery]:
     """All revisions, oldest first."""
     return _select(tx, delivery.c.study_key == study_key)

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from demo.ports import free_port
 from dicomguard.clock import SystemClock
 from dicomguard.store.db import Limits, Store, open_store
-from tests.peers import free_port, wait_for
+from tests.peers import wait_for
 
 # Of a page that other tests work beside; its own are five seconds.
 PATIENCE_MS = 30_000

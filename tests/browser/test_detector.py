@@ -11,9 +11,10 @@ import pydicom
 import pytest
 from playwright.sync_api import Page, expect
 
+from demo.ports import free_port, listens
 from dicomguard.core import wording
 from tests.conftest import ROOT
-from tests.peers import end, free_port, listens, wait_for
+from tests.peers import end, wait_for
 
 SCANS = ROOT / "demo" / "scans"
 # Loading torch and judging some twenty slices, on a machine that has other things to do.

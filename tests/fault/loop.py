@@ -18,6 +18,7 @@ from typing import Literal
 
 from sqlalchemy import create_engine, text
 
+from demo.ports import free_port
 from dicomguard.clock import SystemClock
 from dicomguard.core.delivery import Event
 from dicomguard.core.peer import Destination
@@ -29,7 +30,7 @@ from tests.fault import world
 from tests.fault.effects import Moment
 from tests.fault.forks import Zygote
 from tests.peer import Peer, peer
-from tests.peers import Postgres, free_port
+from tests.peers import Postgres
 from tests.receiver import configuration
 
 Stage = Literal["receive", "work", "commit", "answer", "vouch"]

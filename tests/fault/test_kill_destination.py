@@ -16,6 +16,7 @@ from pynetdicom.sop_class import (
     SegmentationStorage,
 )
 
+from demo.ports import free_port
 from dicomguard.clock import SystemClock
 from dicomguard.core.delivery import Delivery, State
 from dicomguard.store import deliveries, results, studies
@@ -23,7 +24,6 @@ from dicomguard.store.db import Store, open_store
 from tests.conftest import ROOT
 from tests.fault import world
 from tests.peer import mute, peer, until
-from tests.peers import free_port
 
 
 @contextmanager

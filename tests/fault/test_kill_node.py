@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from demo.ports import free_port
 from dicomguard.core.delivery import Event
 from dicomguard.core.peer import Destination
 from dicomguard.deliver import storage
@@ -23,7 +24,6 @@ from dicomguard.flow.engine import lock_state
 from tests import studies
 from tests.conftest import ROOT
 from tests.peer import Peer, peer, until
-from tests.peers import free_port
 
 
 class Node:

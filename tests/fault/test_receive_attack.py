@@ -5,12 +5,13 @@ import socket
 import statistics
 from pathlib import Path
 
+from demo.ports import free_port
 from dicomguard.store import counters
 from tests.attackers import PEERS, Attack, attacked, good_peers
 from tests.certificates import Authority
 from tests.fuzz import wire
 from tests.instances import part10_file
-from tests.peers import Need, free_port, wait_for
+from tests.peers import Need, wait_for
 from tests.receiver import LiveReceiver, associated, receiver, send
 
 

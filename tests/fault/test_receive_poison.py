@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from demo.ports import free_port, listens
 from dicomguard import config
 from dicomguard.clock import SystemClock
 from dicomguard.scp import process as receiving
@@ -24,7 +25,7 @@ from dicomguard.store.verify.inspection import Inspector
 from dicomguard.store.verify.repair import repair
 from tests.fuzz import wire
 from tests.instances import MR, ROOT, part10_bytes
-from tests.peers import free_port, listens, wait_for
+from tests.peers import wait_for
 from tests.receiver import configuration
 
 BAD = f"{ROOT}.8.1.2"

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from demo.ports import free_port
 from dicomguard.clock import SystemClock
 from dicomguard.flow import client
 from dicomguard.store import deliveries, results, studies, worklist
 from dicomguard.store.db import Store, open_store
 from tests.conftest import ROOT
 from tests.fault import world
-from tests.peers import free_port, storescp, wait_for
+from tests.peers import storescp, wait_for
 
 Need = Callable[[str, str], str]
 

@@ -23,6 +23,7 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModelInstance,
 )
 
+from demo.ports import free_port
 from dicomguard import part10
 from dicomguard.clock import Clock, FakeClock, SystemClock
 from dicomguard.core import commitment as core
@@ -36,7 +37,7 @@ from dicomguard.store import commitments, deliveries, results, studies
 from dicomguard.store.db import Limits, Store, open_store
 from tests import web_cases
 from tests.instances import ROOT, part10_file
-from tests.peers import Postgres, free_port, orthanc, wait_for
+from tests.peers import Postgres, orthanc, wait_for
 from tests.receiver import LiveReceiver, associated, receiver, send
 
 Need = Callable[[str, str], str]

@@ -14,12 +14,13 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from demo.ports import free_port, listens
 from dicomguard.clock import SystemClock
 from dicomguard.store import results, studies, worklist
 from dicomguard.store.db import open_store
 from tests.fault import world
 from tests.fault.world import run_worker
-from tests.peers import Need, Storescp, end, free_port, listens, storescp, wait_for
+from tests.peers import Need, Storescp, end, storescp, wait_for
 
 AE_TITLE = "ARCHIVE"
 VIEWER = "VIEWER"

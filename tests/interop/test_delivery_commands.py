@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from pydicom.uid import MRImageStorage
 
+from demo.ports import free_port
 from tests import studies
 from tests.conftest import ROOT
 from tests.peer import peer
-from tests.peers import free_port, storescp
+from tests.peers import storescp
 
 Need = Callable[[str, str], str]
 

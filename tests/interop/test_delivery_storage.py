@@ -16,6 +16,7 @@ from pynetdicom.sop_class import (
     uid_to_service_class,
 )
 
+from demo.ports import free_port
 from dicomguard import part10
 from dicomguard.clock import SystemClock
 from dicomguard.core.delivery import Event
@@ -27,7 +28,7 @@ from dicomguard.errors import Refused
 from dicomguard.sr.build import Built, fallback
 from tests import sr_cases
 from tests.peer import ABORT, mute, peer
-from tests.peers import free_port, storescp
+from tests.peers import storescp
 
 Need = Callable[[str, str], str]
 QUICK = Timeouts(connect_s=2, answer_s=1)

@@ -10,10 +10,11 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from demo.ports import free_port, listens
 from dicomguard.clock import SystemClock
 from dicomguard.store import commitments
 from dicomguard.store.db import Store, open_store
-from tests.peers import Orthanc, end, free_port, listens, orthanc, wait_for
+from tests.peers import Orthanc, end, orthanc, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SCANS = ROOT / "demo" / "scans"

@@ -6,12 +6,13 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+from demo.ports import free_port
 from dicomguard.dimse.ae import make_ae
 from dicomguard.dimse.contexts import VERIFICATION
 from dicomguard.store import log_figures
 from tests.certificates import Authority
 from tests.instances import part10_file
-from tests.peers import Need, free_port, wait_for
+from tests.peers import Need, wait_for
 from tests.receiver import LiveReceiver, associated, receiver, send
 
 

@@ -3,11 +3,12 @@
 import subprocess
 from pathlib import Path
 
+from demo.ports import listens
 from dicomguard.dimse.ae import make_ae
 from dicomguard.dimse.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
 from dicomguard.store import associations, refusals
 from tests.instances import MR, ROOT, part10_file
-from tests.peers import Need, listens, wait_for
+from tests.peers import Need, wait_for
 from tests.receiver import LiveReceiver, associated, receiver, send
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from demo.ports import free_port, listens
 from dicomguard import part10
 from dicomguard.core.instance import Instance
 from dicomguard.dimse.contexts import TRANSFER_SYNTAXES
 from dicomguard.errors import Refused
 from dicomguard.store import studies
 from tests.instances import PYDICOM
-from tests.peers import Need, free_port, listens, wait_for
+from tests.peers import Need, wait_for
 from tests.receiver import LiveReceiver, receiver
 
 SENT = {

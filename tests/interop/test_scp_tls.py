@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from demo.ports import free_port
 from dicomguard.dimse.ae import make_ae
 from dicomguard.dimse.contexts import VERIFICATION
 from dicomguard.store import counters, refusals, studies
 from tests.certificates import Authority, Holder
 from tests.instances import PYDICOM, part10_file
-from tests.peers import Need, free_port, wait_for
+from tests.peers import Need, wait_for
 from tests.receiver import LiveReceiver, associated, receiver
 
 

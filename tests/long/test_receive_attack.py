@@ -4,9 +4,10 @@ silent TLS clients, all at once, in rounds with and without; Orthanc under the s
 import statistics
 from pathlib import Path
 
+from demo.ports import free_port
 from tests.attackers import PEERS, Attack, Measured, attacked, good_peers
 from tests.fault.test_receive_attack import cuts, resident_kib, tls
-from tests.peers import Need, free_port, orthanc
+from tests.peers import Need, orthanc
 from tests.receiver import receiver
 
 _ROUNDS, _ROUND_S = 3, 10.0

@@ -20,12 +20,13 @@ from pydicom.uid import UID
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
+from demo.ports import free_port
 from dicomguard import part10
 from tests.fault import world
 from tests.instances import ROOT as UID_ROOT
 from tests.instances import part10_bytes
 from tests.killing import dataset_sha256
-from tests.peers import free_port, wait_for
+from tests.peers import wait_for
 from tests.powercut import strace
 from tests.powercut.recorder import Recorder, look
 from tests.powercut.trace import Trace, Tree

@@ -15,6 +15,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from demo.ports import free_port
 from dicomguard import config
 from dicomguard.analyze import weights
 from dicomguard.clock import FakeClock
@@ -32,7 +33,6 @@ from dicomguard.store.verify import record
 from dicomguard.store.verify.findings import Finding, Kind
 from dicomguard.store.verify.inspection import Inspection
 from tests.fault.world import send_study
-from tests.peers import free_port
 
 
 @pytest.mark.parametrize(("silent_s", "state"), [(5, None), (15, None), (16, "red")])

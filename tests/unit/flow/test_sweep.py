@@ -10,7 +10,7 @@ import pytest
 from dicomguard.clock import FakeClock
 from dicomguard.core.commitment import Commitment, Part, Reference, State
 from dicomguard.core.completion import Patience
-from dicomguard.core.delivery import Delivery
+from dicomguard.core.delivery import Backoff, Delivery, Item
 from dicomguard.flow import completion
 from dicomguard.flow.client import Client
 from dicomguard.flow.engine import EXCEEDED, Engine, Run
@@ -23,6 +23,8 @@ from tests.unit.flow.conftest import NOW
 
 SECOND = timedelta(seconds=1)
 OBJECT = Reference(sop_class_uid="1.2.3", sop_instance_uid="2.25.1")
+
+ITEM = Item(kind="sr", forms=("2.25.2",))
 
 
 class Crashing:
@@ -192,3 +194,30 @@ def test_a_clock_that_is_set_back_does_not_silence_the_worker(
     with store.read() as tx:
         (row,) = executors.listing(tx)
     assert row.heartbeat_at == earlier
+
+
+def test_work_put_off_by_a_clock_that_ran_ahead_is_done_now(
+    store: Store, sweep: Sweep, engine: Crashing, asked: Commitment
+) -> None:
+    years = timedelta(days=4 * 365)
+    usual = NOW + Backoff().furthest
+    with store.begin() as tx:
+        for destination, next_at in (("ahead", NOW + years), ("usual", usual)):
+            value = Delivery(
+                study_key=asked.study_key, revision=1, destination=destination, items=(ITEM,), attempt=3,
+                planned_at=NOW, next_at=next_at,
+            )  # fmt: skip
+            deliveries.plan(tx, [value])
+        commitments.save(tx, replace(asked, next_at=NOW + years))
+        assert commitments.ask(tx, transaction_uid="1.2", calling_ae="CT1", references=[OBJECT], now=NOW + years)
+    sweep.tick()
+    started = {name.rsplit("/", 1)[0].split("/")[0]: arguments for name, arguments in engine.started}
+    assert started == {
+        "deliver": (asked.study_key, 1, "ahead", 4),
+        "commit": (asked.study_key, 1, "pacs", asked.attempt),
+        "answer": started["answer"],
+    }
+    with store.read() as tx:
+        left = deliveries.get(tx, asked.study_key, 1, "usual")
+    assert left is not None
+    assert (left.next_at, left.attempt) == (usual, 3)

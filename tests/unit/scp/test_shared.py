@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from demo.ports import free_port
 from dicomguard.config import Config, Node, Receive
 from dicomguard.core.peer import Peer
 from dicomguard.errors import Unavailable
 from dicomguard.scp.guard import Caps, Guard
 from dicomguard.scp.shared import Inherited, Shared, Tally, processes
-from tests.peers import free_port
 
 PEER = Peer(name="ct", ae_title="CT", networks=("10.0.0.0/8",))
 
