@@ -1,6 +1,7 @@
 """`dicomguard evaluate`: how good is the detector on patients it has not seen."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -22,8 +23,15 @@ Fast = Annotated[
 ]
 Sealed = Annotated[bool, typer.Option("--sealed", help="Also the sealed families; look once a release.")]
 Keys = Annotated[list[str] | None, typer.Option("--person", help="source/patient instead of the test split; repeat.")]
+AtOnce = Annotated[
+    int | None,
+    typer.Option("--at-once", min=1, help="Studies judged beside each other, one core each; default: up to 4."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="The report as JSON on standard output.")]
 Settings = Annotated[Path | None, typer.Option("--config", help="Configuration whose [analysis] weights are used.")]
+
+# Each takes half a gigabyte.
+_MOST_AT_ONCE = 4
 
 
 def command(
@@ -34,6 +42,7 @@ def command(
     fast: Fast = False,
     sealed: Sealed = False,
     person: Keys = None,
+    at_once: AtOnce = None,
     as_json: AsJson = False,
     settings: Settings = None,
 ) -> None:
@@ -62,6 +71,7 @@ def command(
             seed=seed,
             fast=fast,
             sealed=sealed,
+            at_once=at_once or min(_MOST_AT_ONCE, len(os.sched_getaffinity(0))),
             progress=lambda done, total: bars.update(bar, completed=done, total=total),
         )
     print(json.dumps(document, sort_keys=True) if as_json else report.text(document))

@@ -38,7 +38,9 @@ def untrained(path: Path) -> Path:
 @pytest.mark.smoke
 def test_the_production_path_from_planes_to_report(tmp_path: Path) -> None:
     root = write_archive(tmp_path / "archive")
-    document = evaluate(root, untrained(tmp_path / "w.safetensors"), out=tmp_path / "out", keys=KEYS, fast=True)
+    document = evaluate(
+        root, untrained(tmp_path / "w.safetensors"), out=tmp_path / "out", keys=KEYS, fast=True, at_once=2
+    )
     assert json.loads((tmp_path / "out" / "report.json").read_text())["model"]["id"] == "untrained"
     assert document["threshold"] == 0.5
     alarms = document["false_alarms"]

@@ -3,9 +3,12 @@
 import tempfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -33,6 +36,8 @@ from dicomguard.retrain.tamper.postprocess import Postprocess
 from dicomguard.retrain.tamper.study import write_planes
 
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
+U = TypeVar("U")
 
 # A finding hits when it covers this share of the forged pixels, or overlaps them this well.
 _COVERED, _OVERLAPPING = 0.3, 0.2
@@ -68,11 +73,25 @@ class Judged:
 _NOTHING = np.zeros((1, 1), np.bool_)
 
 
-class Bench:
-    """The judging loop and what it has seen so far."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What one study shows."""
 
-    def __init__(self, score: Score, *, seed: int, progress: Progress, families: Sequence[Family]) -> None:
-        self._score, self.seed, self._progress = score, seed, progress
+    study: StudyRecord
+    slices: list[SliceRecord] = field(default_factory=list)
+    lesions: list[LesionRecord] = field(default_factory=list)
+    formats: list[FormatRecord] = field(default_factory=list)
+    placed: list[PlaceRecord] = field(default_factory=list)
+    shots: list[Shot] = field(default_factory=list)
+
+
+class Bench:
+    """The judging loop and what it has seen so far; `at_once` studies are forged and judged beside each other."""
+
+    def __init__(
+        self, score: Score, *, seed: int, progress: Progress, families: Sequence[Family], at_once: int = 1
+    ) -> None:
+        self._score, self.seed, self._progress, self._at_once = score, seed, progress, at_once
         self._done, self._total = 0, 0
         self.families = families
         self.slices: list[SliceRecord] = []
@@ -91,25 +110,53 @@ class Bench:
         """So many steps more are to come."""
         self._total += steps
 
-    def step(self) -> None:
+    def _step(self) -> None:
         """One study, or forgery of one, is done."""
         self._done += 1
         self._progress(self._done, self._total)
+
+    def each(self, do: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
+        """What `do` gives for each item, in order; each one is a step that was expected."""
+        threads = ThreadPoolExecutor(self._at_once)
+        try:
+            for found in threads.map(do, items):
+                yield found
+                self._step()
+        finally:
+            threads.shutdown(cancel_futures=True)
 
     def judge(self, cases: Sequence[Case], per_family: Mapping[str, int]) -> None:
         """Authentic studies, then each family on so many cases of each source."""
         chosen = {source: spread(own, most(per_family, source)) for source, own in by_source(cases).items()}
         self.expect(len(cases) + len(self.families) * sum(len(own) for own in chosen.values()))
         for source, own in by_source(cases).items():
-            twins = {case.key: self._authentic(case) for case in own}
-            for family in self.families:
-                for case in chosen[source]:
-                    forgery = forge(case, family, own, seed=self.seed)
-                    if forgery is None:
-                        self.unforged[(source, family.name)] += 1
-                    else:
-                        self._forged(forgery, twins[case.key])
-                    self.step()
+            twins: dict[str, Judged] = {}
+            for case, (judged, seen) in zip(own, self.each(self._authentic, own), strict=True):
+                twins[case.key] = judged
+                self._keep(seen)
+            self._judge_forged(own, chosen[source], twins)
+
+    def _judge_forged(self, own: Sequence[Case], chosen: Sequence[Case], twins: Mapping[str, Judged]) -> None:
+        pairs = [(family, case) for family in self.families for case in chosen]
+
+        def judge(pair: tuple[Family, Case]) -> _Seen | None:
+            forgery = forge(pair[1], pair[0], own, seed=self.seed)
+            return None if forgery is None else self._forged(forgery, twins[pair[1].key])
+
+        for (family, case), seen in zip(pairs, self.each(judge, pairs), strict=True):
+            if seen is None:
+                self.unforged[(case.source, family.name)] += 1
+            else:
+                self._keep(seen)
+
+    def _keep(self, seen: _Seen) -> None:
+        self.studies.append(seen.study)
+        self.slices += seen.slices
+        self.lesions += seen.lesions
+        self.formats += seen.formats
+        self.placed += seen.placed
+        for shot in seen.shots:
+            self.gallery.offer(shot)
 
     def judge_processed(self, cases: Sequence[Case], per_operation: Mapping[str, int]) -> None:
         """The same operation on an authentic study and on one forgery of it, for each operation and for none.
@@ -119,22 +166,21 @@ class Bench:
         operations = [UNTOUCHED, *postprocess.OPERATIONS, *postprocess.HELD_BACK]
         chosen = {source: spread(own, most(per_operation, source)) for source, own in by_source(cases).items()}
         self.expect(len(operations) * sum(len(own) for own in chosen.values()))
-        for source, own in chosen.items():
-            donors = [case for case in cases if case.source == source]
-            for place, case in enumerate(own):
+        for source, donors in by_source(cases).items():
+            for place, case in enumerate(chosen[source]):
                 family = self.families[(3 * place + len(source)) % len(self.families)]
                 forgery = forge(case, family, donors, seed=self.seed)
-                for operation in operations:
-                    self._processed(case, forgery, operation)
-                    self.step()
+                for records in self.each(partial(self._processed, case, forgery), operations):
+                    self.processed += records
 
-    def _processed(self, case: Case, forgery: Forgery | None, operation: str) -> None:
+    def _processed(self, case: Case, forgery: Forgery | None, operation: str) -> list[ProcessedRecord]:
         chance = np.random.default_rng([self.seed, zlib.crc32(f"{case.key}/{operation}".encode())])
         amount = float(chance.uniform(0.4, 0.6))
         steps = () if operation == UNTOUCHED else (operation,)
         done = Postprocess(steps=steps, amounts=(amount,) * len(steps), seed=int(chance.integers(2**32)))
         low, high = 0.0, float(2**case.bits - 1)
         stacks = [(False, case.pixels)] + ([(True, forgery.pixels())] if forgery is not None else [])
+        records = []
         for forged, pixels in stacks:
             name = f"{operation}/{'forged' if forged else AUTHENTIC}"
             judged = self.planes(case, done.apply(pixels, low, high), name)
@@ -143,7 +189,7 @@ class Bench:
                 for z, value in judged.scores.items()
                 if not forged or (forgery is not None and int(forgery.mask(z)[0].sum()) >= SMALLEST_MASK_PX)
             ]
-            self.processed.append(
+            records.append(
                 ProcessedRecord(
                     operation=operation,
                     source=case.source,
@@ -153,6 +199,7 @@ class Bench:
                     flagged=judged.flagged,
                 )
             )
+        return records
 
     def planes(self, case: Case, pixels: Pixels, name: str, *, featured: Sequence[int] = ()) -> Judged:
         """Write a stack as one study, judge it, delete it; `featured` planes also get their format features."""
@@ -170,13 +217,16 @@ class Bench:
         }
         return Judged(scored=scored, scores=scores, sops=[sop for _, sop in written], features=features)
 
-    def _authentic(self, case: Case) -> Judged:
+    def _authentic(self, case: Case) -> tuple[Judged, _Seen]:
         stack = case.pixels
         judged = self.planes(case, stack, AUTHENTIC, featured=range(len(stack)))
+        truth = "real" if case.lesion.any() else "absent"
+        marks = tuple((region.p_forged, False) for region in judged.scored.regions)
+        seen = _Seen(study=_study(judged.scored, case, AUTHENTIC, truth, marks))
         for z, value in judged.scores.items():
             marked = int(case.lesion[z].sum())
             said = peers.maps(stack[z], case.head[z])
-            self.slices.append(
+            seen.slices.append(
                 SliceRecord(
                     source=case.source,
                     patient=case.patient,
@@ -192,9 +242,9 @@ class Bench:
                     peers={peer: peers.score(one, case.head[z]) for peer, one in said.items()},
                 )
             )
-            self.lesions.append(_lesion(case, z, judged))
+            seen.lesions.append(_lesion(case, z, judged))
             found = judged.scored.forged.get(judged.sops[z])
-            self.gallery.offer(
+            seen.shots.append(
                 Shot(
                     kind="false alarm",
                     patient=case.patient,
@@ -206,13 +256,9 @@ class Bench:
                     model=np.zeros_like(case.head[z]) if found is None else found,
                 )
             )
-        truth = "real" if case.lesion.any() else "absent"
-        marks = tuple((region.p_forged, False) for region in judged.scored.regions)
-        self.studies.append(_study(judged.scored, case, AUTHENTIC, truth, marks))
-        self.step()
-        return judged
+        return judged, seen
 
-    def _forged(self, forgery: Forgery, authentic: Judged) -> None:
+    def _forged(self, forgery: Forgery, authentic: Judged) -> _Seen:
         case, family = forgery.case, forgery.family
         stack = forgery.pixels()
         counted = [z for z in range(len(stack)) if int(forgery.mask(z)[0].sum()) >= SMALLEST_MASK_PX]
@@ -222,19 +268,22 @@ class Bench:
             twin = self.planes(case, forgery.twin(), f"{family.name}/twin", featured=counted)
         judged = self.planes(case, stack, family.name, featured=counted)
         truth = forgery.forged.kind if forgery.forged.kind in _FORGED else ""
+        marks = _marks(judged, {z: forgery.mask(z)[0] for z in counted})
+        seen = _Seen(study=_study(judged.scored, case, family.name, truth, marks))
         for z in counted:
             if z in judged.scores and z in twin.scores:
-                self._forged_slice(forgery, z, stack[z], judged, twin, truth)
-        marks = _marks(judged, {z: forgery.mask(z)[0] for z in counted})
-        self.studies.append(_study(judged.scored, case, family.name, truth, marks))
+                self._forged_slice(seen, forgery, z, stack[z], judged, twin, truth)
+        return seen
 
-    def _forged_slice(self, forgery: Forgery, z: int, plane: Pixels, judged: Judged, twin: Judged, truth: str) -> None:
+    def _forged_slice(
+        self, seen: _Seen, forgery: Forgery, z: int, plane: Pixels, judged: Judged, twin: Judged, truth: str
+    ) -> None:
         case, family, head = forgery.case, forgery.family, forgery.case.head[z]
         mask, ignored = forgery.mask(z)
         found = judged.scored.forged.get(judged.sops[z], np.zeros_like(mask))
         hit = metrics.overlap(found, mask, ignored)
         said = peers.maps(plane, head)
-        self.slices.append(
+        seen.slices.append(
             SliceRecord(
                 source=case.source,
                 patient=case.patient,
@@ -258,7 +307,7 @@ class Bench:
         for region in judged.scored.regions:
             if judged.sops[z] in region.masks:
                 model = np.maximum(model, np.float32(region.p_forged) * region.masks[judged.sops[z]])
-        self.placed.append(
+        seen.placed.append(
             PlaceRecord(
                 source=case.source,
                 patient=case.patient,
@@ -267,10 +316,10 @@ class Bench:
             )
         )
         for forged, side in ((False, twin), (True, judged)):
-            self.formats.append(
+            seen.formats.append(
                 FormatRecord(source=case.source, patient=case.patient, forged=forged, features=side.features[z])
             )
-        self.gallery.offer(
+        seen.shots.append(
             Shot(
                 kind="hit" if judged.scores[z] >= self.threshold and hit.f1 > 0 else "miss",
                 patient=case.patient,

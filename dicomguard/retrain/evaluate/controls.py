@@ -11,6 +11,7 @@ import numpy as np
 from dicomguard.retrain.evaluate.bench import Bench, Judged, by_source, most, spread
 from dicomguard.retrain.evaluate.cases import SMALLEST_MASK_PX, Case, forge
 from dicomguard.retrain.evaluate.records import IDENTITY, DoseRecord, OutsideRecord
+from dicomguard.retrain.tamper.families import Family
 from dicomguard.retrain.tamper.forged import Mask, Pixels
 
 STRENGTHS = (IDENTITY, 0.25, 0.5, 0.75, 1.0)
@@ -22,31 +23,40 @@ def judge_doses(bench: Bench, cases: Sequence[Case], per_dose: Mapping[str, int]
     chosen = {source: spread(own, most(per_dose, source)) for source, own in by_source(cases).items()}
     bench.expect(sum(len(own) for own in chosen.values()))
     records: list[DoseRecord] = []
-    for source, own in chosen.items():
-        donors = [case for case in cases if case.source == source]
-        for place, case in enumerate(own):
-            family = bench.families[(2 * place + 5 * len(source)) % len(bench.families)]
-            forgery = forge(case, family, donors, seed=bench.seed)
-            if forgery is not None:
-                authentic = bench.planes(case, case.pixels, "dose/authentic")
-                counted = [z for z in authentic.scores if int(forgery.mask(z)[0].sum()) >= SMALLEST_MASK_PX]
-                for strength in STRENGTHS:
-                    pixels = forgery.at(strength)
-                    judged = bench.planes(case, pixels, f"dose/{family.name}/{strength}")
-                    seen = [z for z in counted if z in judged.scores]
-                    records.append(
-                        DoseRecord(
-                            source=source,
-                            patient=case.patient,
-                            family=family.name,
-                            strength=strength,
-                            scores=tuple(judged.scores[z] for z in seen),
-                            twins=tuple(authentic.scores[z] for z in seen),
-                            flagged=judged.flagged,
-                            equal_pixels=bool(np.array_equal(pixels, case.pixels)),
-                        )
-                    )
-            bench.step()
+    for source, donors in by_source(cases).items():
+
+        def judge(placed: tuple[int, Case], source: str = source, donors: Sequence[Case] = donors) -> list[DoseRecord]:
+            place, case = placed
+            return _doses(bench, case, bench.families[(2 * place + 5 * len(source)) % len(bench.families)], donors)
+
+        for found in bench.each(judge, list(enumerate(chosen[source]))):
+            records += found
+    return records
+
+
+def _doses(bench: Bench, case: Case, family: Family, donors: Sequence[Case]) -> list[DoseRecord]:
+    forgery = forge(case, family, donors, seed=bench.seed)
+    if forgery is None:
+        return []
+    authentic = bench.planes(case, case.pixels, "dose/authentic")
+    counted = [z for z in authentic.scores if int(forgery.mask(z)[0].sum()) >= SMALLEST_MASK_PX]
+    records = []
+    for strength in STRENGTHS:
+        pixels = forgery.at(strength)
+        judged = bench.planes(case, pixels, f"dose/{family.name}/{strength}")
+        seen = [z for z in counted if z in judged.scores]
+        records.append(
+            DoseRecord(
+                source=case.source,
+                patient=case.patient,
+                family=family.name,
+                strength=strength,
+                scores=tuple(judged.scores[z] for z in seen),
+                twins=tuple(authentic.scores[z] for z in seen),
+                flagged=judged.flagged,
+                equal_pixels=bool(np.array_equal(pixels, case.pixels)),
+            )
+        )
     return records
 
 
@@ -54,22 +64,20 @@ def judge_outside(bench: Bench, cases: Sequence[Case], per_source: Mapping[str, 
     """Tissue pasted into the air of authentic studies: no finding may arise inside the head."""
     chosen = [case for source, own in by_source(cases).items() for case in spread(own, most(per_source, source))]
     bench.expect(len(chosen))
-    records = []
-    for case in chosen:
-        edited = _with_tissue_in_air(case)
-        if edited is not None:
-            before = bench.planes(case, case.pixels, "outside/before")
-            after = bench.planes(case, edited, "outside/after")
-            records.append(
-                OutsideRecord(
-                    source=case.source,
-                    patient=case.patient,
-                    before=_inside(before, case.head),
-                    after=_inside(after, case.head),
-                )
-            )
-        bench.step()
-    return records
+    found = bench.each(lambda case: _outside(bench, case), chosen)
+    return [record for record in found if record is not None]
+
+
+def _outside(bench: Bench, case: Case) -> OutsideRecord | None:
+    edited = _with_tissue_in_air(case)
+    if edited is None:
+        return None
+    return OutsideRecord(
+        source=case.source,
+        patient=case.patient,
+        before=_inside(bench.planes(case, case.pixels, "outside/before"), case.head),
+        after=_inside(bench.planes(case, edited, "outside/after"), case.head),
+    )
 
 
 def _with_tissue_in_air(case: Case) -> Pixels | None:

@@ -14,7 +14,7 @@ from dicomguard.retrain.evaluate import answers, checks, controls, gallery, goal
 from dicomguard.retrain.evaluate.bench import Bench, Progress
 from dicomguard.retrain.evaluate.cases import read
 from dicomguard.retrain.evaluate.records import DoseRecord, OutsideRecord
-from dicomguard.retrain.evaluate.scoring import Score, Scorer
+from dicomguard.retrain.evaluate.scoring import Score, Scorers
 from dicomguard.retrain.sealed.families import SEALED
 from dicomguard.retrain.tamper.families import ATTACKS, one_of_each_group
 from dicomguard.retrain.tamper.second_hand import SECOND_HAND
@@ -64,14 +64,15 @@ def evaluate(
     seed: int = 2026,
     fast: bool = False,
     sealed: bool = False,
+    at_once: int = 1,
     progress: Progress | None = None,
     score: Score | None = None,
 ) -> dict[str, Any]:
     """Evaluate weights on the test patients of `data_root` (or on `keys`, "source/patient") and write the report.
 
     Writes `report.json` and `report.html` to `out` and gives the figures as a value. `sealed` adds the families that
-    are looked at once a release. `score` replaces the production path in tests; without it the weights are judged by
-    an analysis child.
+    are looked at once a release. `at_once` studies are judged beside each other. `score` replaces the production path
+    in tests; without it the weights are judged by analysis children.
     """
     size = FAST if fast else STANDARD
     out.mkdir(parents=True, exist_ok=True)
@@ -80,9 +81,11 @@ def evaluate(
     with ExitStack() as stack:
         model: dict[str, Any] = {}
         if score is None:
-            scorer = stack.enter_context(Scorer(weights))
+            scorer = stack.enter_context(Scorers(weights, count=at_once))
             score, model = scorer, asdict(scorer.model)
-        bench = Bench(score, seed=seed, progress=progress or (lambda done, total: None), families=families)
+        bench = Bench(
+            score, seed=seed, progress=progress or (lambda done, total: None), families=families, at_once=at_once
+        )
         cases = read(data_root, keys, most_people=size.most_people)
         bench.judge(cases, size.per_family)
         bench.judge_processed(cases, size.per_operation)

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -117,6 +118,35 @@ class Scorer(AbstractContextManager["Scorer"]):
                     for finding in verdict.findings
                 )
         return Scored(document=document, forged=_union(regions), regions=regions)
+
+
+class Scorers(AbstractContextManager["Scorers"]):
+    """So many scorers beside each other, for as many callers."""
+
+    def __init__(self, weights: Path, *, count: int) -> None:
+        self._all = [Scorer(weights) for _ in range(count)]
+        self._free: SimpleQueue[Scorer] = SimpleQueue()
+        for one in self._all:
+            self._free.put(one)
+
+    @property
+    def model(self) -> Model:
+        """What the weights say of themselves."""
+        return self._all[0].model
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for one in self._all:
+            one.__exit__(kind, error, trace)
+
+    def __call__(self, files: Sequence[Path]) -> Scored:
+        """As `Scorer`; a caller waits while all are busy."""
+        one = self._free.get()
+        try:
+            return one(files)
+        finally:
+            self._free.put(one)
 
 
 def _union(regions: Sequence[Region]) -> dict[str, NDArray[np.bool_]]:

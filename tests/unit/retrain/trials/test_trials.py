@@ -177,7 +177,7 @@ def test_authors_are_counted_apart_and_the_worst_family_comes_first() -> None:
 @pytest.mark.long
 def test_the_families_of_one_author_are_drawn_alone(tmp_path: Path) -> None:
     folder = archive.write(tmp_path)
-    given = ["--data", str(folder), "--out", str(tmp_path / "out"), "--hand", "fourth", "--per-family", "1"]
+    given = ["--data", str(folder), "--out", str(tmp_path / "out"), "--hand", "fourth", "--per-family", "3"]
     assert hands.main(given) == 0
     found = json.loads((tmp_path / "out" / "hands.json").read_text())
     assert found["authentic_slices_flagged"][1] > 0
