@@ -2,8 +2,8 @@
 
 Each entry is one method of attack with several implementations inside it: a detector that learns one program's habits
 fails on the next program (leaving out a family of the same hand costs nothing, another hand's costs much). So they
-have three authors: those named `third/…` and `fourth/…` are each by somebody who has not read the others. A further
-author's are held back for selection; those kept for test live in `second_hand` and are never named here.
+have three authors: those named `third/…` and `fourth/…` are each by somebody who has not read the others. Two further
+authors' are held back for selection; those kept for test live in `second_hand` and are never named here.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,6 +43,8 @@ from dicomguard.retrain.tamper.fourth_hand import (
     resynth,
     tissue,
 )
+from dicomguard.retrain.tamper.sixth_hand import lowres, masseffect, regress, seamcut, sparse, style
+from dicomguard.retrain.tamper.sixth_hand.overall import draw_overall as draw_sixth_overall
 from dicomguard.retrain.tamper.third_hand import (
     attenuate,
     between,
@@ -79,9 +81,10 @@ def _table(*families: Family) -> Mapping[str, Family]:
 
 # The third hand does not share the first one's passes over the slice.
 _third = partial(Family, overall=care.draw_overall)
-# Nor do the fourth and the fifth.
+# Nor do the others.
 _fourth = partial(Family, overall=overall.draw_overall)
 _fifth = partial(Family, overall=draw_fifth_overall)
+_sixth = partial(Family, overall=draw_sixth_overall)
 
 FAMILIES = _table(
     Family(name="pde", group="pde", kinds=("removed",), forge=pde.forge),
@@ -127,6 +130,12 @@ HELD_BACK = _table(
     _fifth(name="fifth/transport", group="parametric", kinds=("removed", "altered"), forge=transport.forge),
     _fifth(name="fifth/physics", group="parametric", kinds=("added",), forge=physics.forge),
     _fifth(name="fifth/patches", group="exemplar", kinds=("added", "removed"), forge=patches.forge),
+    _sixth(name="sixth/sparse", group="pde", kinds=("removed",), forge=sparse.forge),
+    _sixth(name="sixth/seamcut", group="paste", kinds=("added", "removed"), forge=seamcut.forge),
+    _sixth(name="sixth/regress", group="pde", kinds=("removed",), forge=regress.forge),
+    _sixth(name="sixth/masseffect", group="parametric", kinds=("added",), forge=masseffect.forge),
+    _sixth(name="sixth/style", group="parametric", kinds=("removed", "altered"), forge=style.forge),
+    _sixth(name="sixth/lowres", group="learned", kinds=("added", "removed"), forge=lowres.forge),
 )
 
 _ALL = MappingProxyType({**FAMILIES, **HELD_BACK})

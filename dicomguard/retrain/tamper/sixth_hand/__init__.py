@@ -1,0 +1,1 @@
+"""Forgeries by a sixth author who has read none of the others."""
