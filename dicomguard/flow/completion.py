@@ -17,7 +17,7 @@ from dicomguard.store.db import Store, Tx
 _MANY_REVISIONS = 5
 _WINDOW = timedelta(hours=1)
 # Receivers on other machines have clocks of their own.
-CLOCKS_APART = timedelta(minutes=1)
+_CLOCKS_APART = timedelta(minutes=1)
 
 _log = log.get("flow")
 
@@ -60,7 +60,7 @@ def open_complete(store: Store, settings: Settings, *, now: datetime) -> list[St
 def _follow_the_clock(store: Store, *, now: datetime) -> None:
     """A clock that was ahead and is right again must not have studies wait until it gets there once more."""
     with store.read() as tx:
-        if not studies.ahead(tx, now=now + CLOCKS_APART):
+        if not studies.ahead(tx, now=now + _CLOCKS_APART):
             return
     with store.begin() as tx:
         studies.come_by(tx, now=now)

@@ -32,6 +32,8 @@ RETRAIN_WORKFLOW = "retrain_v1"
 _POISONED_TWICE = 2
 _CRASHES = 5
 _PURGED_AT_ONCE = 100
+# Another worker's clock, too, says until when something is put off; no hurry may come of a few minutes' difference.
+_CLOCKS_APART = timedelta(hours=1)
 # How long one look waits for the receivers to write their rows, and how long all looks together.
 _SETTLE_S, _BEHIND_S = 1.0, 60.0
 
@@ -117,8 +119,8 @@ class Sweep:
 
     def _follow_the_clock(self, now: datetime) -> None:
         """A clock that was ahead and is right again must not have work put off until it gets there once more."""
-        deliver_by = now + self._settings.backoff.furthest + completion.CLOCKS_APART
-        commit_by = now + commitment.furthest(self._settings.patience) + completion.CLOCKS_APART
+        deliver_by = now + self._settings.backoff.furthest + _CLOCKS_APART
+        commit_by = now + commitment.furthest(self._settings.patience) + _CLOCKS_APART
         with self._store.begin() as tx:
             count = deliveries.come_due(tx, beyond=deliver_by, now=now)
             count += commitments.come_due(tx, beyond=commit_by, now=now)
