@@ -30,7 +30,7 @@ AtOnce = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="The report as JSON on standard output.")]
 Settings = Annotated[Path | None, typer.Option("--config", help="Configuration whose [analysis] weights are used.")]
 
-# Each takes half a gigabyte.
+# Each takes about a gigabyte.
 _MOST_AT_ONCE = 4
 
 
