@@ -7,6 +7,10 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+# Machines of one node are taken to agree to this: a time of the others' that lies further ahead comes of a clock that
+# was wrong, and no hurry may come of a few minutes' difference.
+CLOCKS_APART = timedelta(hours=1)
+
 
 class Clock(Protocol):
     """What the product asks of time."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from dicomguard import log
-from dicomguard.clock import Clock
+from dicomguard.clock import CLOCKS_APART, Clock
 from dicomguard.core.commitment import Patience
 from dicomguard.core.delivery import Backoff, put_off
 from dicomguard.errors import Broken, Unavailable
@@ -32,8 +32,6 @@ RETRAIN_WORKFLOW = "retrain_v1"
 _POISONED_TWICE = 2
 _CRASHES = 5
 _PURGED_AT_ONCE = 100
-# Another worker's clock, too, says until when something is put off; no hurry may come of a few minutes' difference.
-_CLOCKS_APART = timedelta(hours=1)
 # How long one look waits for the receivers to write their rows, and how long all looks together.
 _SETTLE_S, _BEHIND_S = 1.0, 60.0
 
@@ -119,8 +117,8 @@ class Sweep:
 
     def _follow_the_clock(self, now: datetime) -> None:
         """A clock that was ahead and is right again must not have work put off until it gets there once more."""
-        deliver_by = now + self._settings.backoff.furthest + _CLOCKS_APART
-        commit_by = now + commitment.furthest(self._settings.patience) + _CLOCKS_APART
+        deliver_by = now + self._settings.backoff.furthest + CLOCKS_APART
+        commit_by = now + commitment.furthest(self._settings.patience) + CLOCKS_APART
         with self._store.begin() as tx:
             count = deliveries.come_due(tx, beyond=deliver_by, now=now)
             count += commitments.come_due(tx, beyond=commit_by, now=now)
@@ -150,7 +148,10 @@ class Sweep:
         with self._store.begin() as tx:
             lives = executors.beat(tx, self._engine.executor_id, self._node, now, now + self._settings.lease)
         if not lives:
-            raise Retired("This worker was silent past its lease and its work was taken over. It ends; start it again.")
+            raise Retired(
+                "This worker was silent past its lease, or its clock differs much from another worker's; its work was"
+                " taken over. It ends. Look after the time of both machines and start it again."
+            )
         self._next_beat = monotonic + self._settings.heartbeat.total_seconds()
         return True
 

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import or_, select
 
 from dicomguard import __version__
+from dicomguard.clock import CLOCKS_APART
 from dicomguard.store.db import Tx, insert_missing
 from dicomguard.store.tables import executor
 
@@ -55,10 +56,9 @@ def retire(tx: Tx, executor_id: str) -> None:
 
 
 def expired(tx: Tx, now: datetime, *, role: str = "worker") -> list[str]:
-    """Ids of processes of a role whose lease is over."""
-    over = select(executor.c.id).where(
-        executor.c.role == role, executor.c.retired.is_(False), executor.c.lease_until < now
-    )
+    """Ids of processes of a role whose lease is over, or whose clock ran ahead and who cannot be believed."""
+    unheard = or_(executor.c.lease_until < now, executor.c.heartbeat_at > now + CLOCKS_APART)
+    over = select(executor.c.id).where(executor.c.role == role, executor.c.retired.is_(False), unheard)
     return list(tx.execute(over.order_by(executor.c.started_at)).scalars())
 
 

@@ -151,9 +151,9 @@ def test_retention_is_kept_away_meanwhile_and_let_go(store: Store, tmp_path: Pat
 
 
 def test_a_backup_waits_for_retention(store: Store, tmp_path: Path) -> None:
-    now = store.clock.now()
+    now = store.clock.now() + timedelta(days=3650)
     with store.begin() as tx:
-        leases.take(tx, leases.RETENTION, "retention", now, now + timedelta(days=36500))
+        leases.take(tx, leases.RETENTION, "retention", now, now + timedelta(minutes=10))
     with pytest.raises(Unavailable, match="Retention or another backup"):
         make(store, tmp_path / "backup")
     assert not (tmp_path / "backup").exists()

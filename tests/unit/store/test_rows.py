@@ -110,6 +110,24 @@ def test_a_lease_has_one_owner_until_it_is_over(store: Store) -> None:
         assert leases.take(tx, "sweep", "a", NOW + 4 * SECOND, NOW + 9 * SECOND)
 
 
+def test_a_lease_taken_by_a_clock_that_ran_ahead_is_not_waited_for(store: Store) -> None:
+    ahead = NOW + timedelta(days=400)
+    with store.begin() as tx:
+        assert leases.take(tx, "sweep", "dead", ahead, ahead + SECOND)
+        assert leases.take(tx, "sweep", "b", NOW, NOW + SECOND)
+        # A few minutes are another machine's clock, and a lease that is made for longer.
+        assert leases.take(tx, "retention", "other", NOW, NOW + timedelta(minutes=30))
+        assert not leases.take(tx, "retention", "b", NOW, NOW + SECOND)
+
+
+def test_a_worker_that_died_while_its_clock_ran_ahead_is_taken_for_dead(store: Store) -> None:
+    ahead, minutes = NOW + timedelta(days=400), NOW + timedelta(minutes=30)
+    with store.begin() as tx:
+        assert executors.beat(tx, "dead", "node-1", ahead, ahead + SECOND)
+        assert executors.beat(tx, "minutes", "node-2", minutes, minutes + SECOND)
+        assert executors.expired(tx, NOW) == ["dead"]
+
+
 def test_those_that_ended_are_forgotten_and_those_whose_work_waits_are_not(store: Store) -> None:
     with store.begin() as tx:
         for name, role in (("killed", "receiver"), ("dead", "worker"), ("ended", "worker"), ("living", "receiver")):
