@@ -7,14 +7,14 @@ families are drawn with equal weight. Knows no torch; arrays leave as one dictio
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dicomguard.analyze import channels
 from dicomguard.retrain.dataset import Pixels
-from dicomguard.retrain.net import scanners
+from dicomguard.retrain.net import scanners, whole_series
 from dicomguard.retrain.net.seeds import batch_generator
 from dicomguard.retrain.tamper import families, postprocess
 from dicomguard.retrain.tamper.forged import Canvas, Forged
@@ -29,6 +29,8 @@ _FAMILY_WEIGHTS: Mapping[str, float] = {"painted": 1.6, "mirror": 1.6, "neighbou
 # How often the crop is placed on the forgery's seam; else anywhere in the head, which trains the quiet.
 _SEAM_SHARE = 0.75
 _NO_NEIGHBOURS_SHARE = 0.3
+# How often a slice of a stack is seen with the scale of a whole series, as the product sees all of them.
+_WHOLE_SERIES_SHARE = 0.75
 _HEAD_MARGIN = 12
 _WIDE_EVERY = 5
 # What a forged crop teaches of its kind (`losses.dense_losses`); what was altered or blended is neither.
@@ -67,6 +69,8 @@ class Twin:
     corner: tuple[int, int]
     # Plane of the series at Z = 0.
     first: int
+    # Where the slices stand in a series; None where they are seen by their own scale.
+    places: whole_series.Places | None
 
 
 class TwinMaker:
@@ -77,6 +81,8 @@ class TwinMaker:
         self._by_source: dict[str, dict[str, list[Pixels]]] = defaultdict(lambda: defaultdict(list))
         self._heads: dict[int, NDArray[np.bool_]] = {}
         self._donors: dict[str, list[tuple[Pixels, int]]] = defaultdict(list)
+        # Measured when a series is first drawn.
+        self._places: dict[int, tuple[whole_series.Places, ...]] = {}
         for one in pixels:
             self._by_source[one.series.source][one.series.patient].append(one)
             self._heads[id(one)] = np.stack([channels.head_mask(plane.astype(np.float32)) for plane in one.stored])
@@ -174,7 +180,20 @@ class TwinMaker:
             first=first,
             plane=int(shown[rng.integers(len(shown))]),
             neighbours=last > first and rng.random() >= _NO_NEIGHBOURS_SHARE,
+            places=self._place(one, rng) if processed else None,
         )
+
+    def _place(self, one: Pixels, rng: np.random.Generator) -> whole_series.Places | None:
+        """Any place of this series in three of four draws; None for a loose picture."""
+        if id(one) not in self._places:
+            heads = self._heads[id(one)]
+            usable = np.flatnonzero(heads.mean(axis=(1, 2)) >= channels.SMALLEST_HEAD_SHARE)
+            slices = [one.stored[i].astype(np.float32) for i in usable]
+            self._places[id(one)] = whole_series.places(slices, [heads[i] for i in usable])
+        found = self._places[id(one)]
+        if not found or rng.random() >= _WHOLE_SERIES_SHARE:
+            return None
+        return found[int(rng.integers(len(found)))]
 
     def _donor(self, one: Pixels, rng: np.random.Generator) -> Canvas | None:
         pool = self._donors.get(one.series.sequence) or [d for donors in self._donors.values() for d in donors]
@@ -250,17 +269,13 @@ def crops(twin: Twin, size: int, rng: np.random.Generator) -> Iterator[dict[str,
     seam = rng.random() < _SEAM_SHARE
     for halved in (False, True):
         prepared = [channels.halved(p) for p in pairs] if halved else pairs
+        scales = [one.scale for one in prepared]
         # Half the forged slices are seen with the curve of their authentic twin: as one forged slice of a long series.
         if rng.random() < 0.5:
-            prepared = [
-                prepared[0],
-                channels.Prepared(
-                    slices=prepared[1].slices,
-                    heads=prepared[1].heads,
-                    contiguous=prepared[1].contiguous,
-                    scale=prepared[0].scale,
-                ),
-            ]
+            scales[1] = scales[0]
+        if twin.places is not None:
+            scales = [twin.places[halved].of(scale) for scale in scales]
+        prepared = [replace(one, scale=scale) for one, scale in zip(prepared, scales, strict=True)]
         yield _cut(twin, prepared, index, halved, seam, size, rng)
 
 

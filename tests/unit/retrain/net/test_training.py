@@ -1,6 +1,7 @@
 """The training path on a drawn archive: twins, losses, checkpoints, and a whole small run to weights that load."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from dicomguard.retrain import dataset
 from dicomguard.retrain.net import candidate, checkpoint, train
 from dicomguard.retrain.net.losses import dense_losses
 from dicomguard.retrain.net.targets import instances
-from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker
+from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker, crops
 from dicomguard.retrain.tamper import families
 from tests.unit.retrain.net import archive
 
@@ -59,6 +60,19 @@ def test_a_batch_is_a_function_of_seed_and_step(maker: TwinMaker) -> None:
     assert one["x"].shape == (4, len(NAMES), 96, 96)
     # Authentic and forged alternate; an authentic crop has no forged pixel.
     assert not one["forged"][0::2].any()
+
+
+def test_slices_of_a_stack_are_seen_with_the_scale_of_a_series_in_training_alone(maker: TwinMaker) -> None:
+    rng = np.random.default_rng(2)
+    drawn = [twin for _ in range(40) if (twin := maker.draw(rng, names=("splice",))) is not None]
+    placed = [twin for twin in drawn if twin.places is not None]
+    assert 0 < len(placed) < len(drawn)
+    here, alone = ([*crops(one, 96, np.random.default_rng(0))] for one in (placed[0], replace(placed[0], places=None)))
+    for one, other in zip(here, alone, strict=True):
+        assert not np.array_equal(one["x"], other["x"])
+        assert all(np.array_equal(one[name], other[name]) for name in one if name != "x")
+    asked = [maker.draw(rng, names=("splice",), processed=False) for _ in range(20)]
+    assert all(twin.places is None for twin in asked if twin is not None), "validation sees scans as they are"
 
 
 def test_every_family_is_drawn(maker: TwinMaker) -> None:
