@@ -2,8 +2,8 @@
 
 Each entry is one method of attack with several implementations inside it: a detector that learns one program's habits
 fails on the next program (leaving out a family of the same hand costs nothing, another hand's costs much). So they
-have three authors: those named `third/…` and `fourth/…` are each by somebody who has not read the others. Two further
-authors' are held back for selection; those kept for test live in `second_hand` and are never named here.
+have four authors: those named `third/…`, `fourth/…` and `fifth/…` are each by somebody who has not read the others. Two
+further authors' are held back for selection; those kept for test live in `second_hand` and are never named here.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,6 +43,8 @@ from dicomguard.retrain.tamper.fourth_hand import (
     resynth,
     tissue,
 )
+from dicomguard.retrain.tamper.seventh_hand import cleanedit, dctfill, gainfield, kriging, shiftmap, volume
+from dicomguard.retrain.tamper.seventh_hand.overall import draw_overall as draw_seventh_overall
 from dicomguard.retrain.tamper.sixth_hand import lowres, masseffect, regress, seamcut, sparse, style
 from dicomguard.retrain.tamper.sixth_hand.overall import draw_overall as draw_sixth_overall
 from dicomguard.retrain.tamper.third_hand import (
@@ -85,6 +87,7 @@ _third = partial(Family, overall=care.draw_overall)
 _fourth = partial(Family, overall=overall.draw_overall)
 _fifth = partial(Family, overall=draw_fifth_overall)
 _sixth = partial(Family, overall=draw_sixth_overall)
+_seventh = partial(Family, overall=draw_seventh_overall)
 
 FAMILIES = _table(
     Family(name="pde", group="pde", kinds=("removed",), forge=pde.forge),
@@ -116,6 +119,12 @@ FAMILIES = _table(
     _fourth(name="fourth/frequency", group="gradient", kinds=("added", "removed"), forge=frequency.forge),
     _fourth(name="fourth/lasso", group="paste", kinds=("added",), forge=lasso.forge),
     _fourth(name="fourth/resynth", group="exemplar", kinds=("removed", "altered"), forge=resynth.forge),
+    _fifth(name="fifth/window", group="exemplar", kinds=("added", "removed"), forge=window.forge),
+    _fifth(name="fifth/nlmfill", group="pde", kinds=("removed",), forge=nlmfill.forge),
+    _fifth(name="fifth/fusion", group="paste", kinds=("added", "removed"), forge=fusion.forge),
+    _fifth(name="fifth/transport", group="parametric", kinds=("removed", "altered"), forge=transport.forge),
+    _fifth(name="fifth/physics", group="parametric", kinds=("added",), forge=physics.forge),
+    _fifth(name="fifth/patches", group="exemplar", kinds=("added", "removed"), forge=patches.forge),
 )
 
 # Self-blends are no attack; they train only.
@@ -124,18 +133,22 @@ ATTACKS = _table(*(family for family in FAMILIES.values() if family.name != "sel
 # No training has drawn these yet: they are forgeries by a stranger to the shipped weights, and weights are chosen on
 # them (`trials.hands`). The training that takes them up needs other ones to be chosen on.
 HELD_BACK = _table(
-    _fifth(name="fifth/window", group="exemplar", kinds=("added", "removed"), forge=window.forge),
-    _fifth(name="fifth/nlmfill", group="pde", kinds=("removed",), forge=nlmfill.forge),
-    _fifth(name="fifth/fusion", group="paste", kinds=("added", "removed"), forge=fusion.forge),
-    _fifth(name="fifth/transport", group="parametric", kinds=("removed", "altered"), forge=transport.forge),
-    _fifth(name="fifth/physics", group="parametric", kinds=("added",), forge=physics.forge),
-    _fifth(name="fifth/patches", group="exemplar", kinds=("added", "removed"), forge=patches.forge),
     _sixth(name="sixth/sparse", group="pde", kinds=("removed",), forge=sparse.forge),
     _sixth(name="sixth/seamcut", group="paste", kinds=("added", "removed"), forge=seamcut.forge),
     _sixth(name="sixth/regress", group="pde", kinds=("removed",), forge=regress.forge),
     _sixth(name="sixth/masseffect", group="parametric", kinds=("added",), forge=masseffect.forge),
     _sixth(name="sixth/style", group="parametric", kinds=("removed", "altered"), forge=style.forge),
     _sixth(name="sixth/lowres", group="learned", kinds=("added", "removed"), forge=lowres.forge),
+    _seventh(name="seventh/kriging", group="pde", kinds=("removed",), forge=kriging.forge),
+    _seventh(name="seventh/shiftmap", group="exemplar", kinds=("removed",), forge=shiftmap.forge),
+    _seventh(
+        name="seventh/cleanedit", group="parametric", kinds=("added", "removed", "altered"), forge=cleanedit.forge
+    ),
+    _seventh(name="seventh/volume", group="paste", kinds=("added",), forge=volume.forge),
+    _seventh(name="seventh/dctfill", group="pde", kinds=("removed",), forge=dctfill.forge),
+    _seventh(
+        name="seventh/gainfield", group="parametric", kinds=("added", "removed", "altered"), forge=gainfield.forge
+    ),
 )
 
 _ALL = MappingProxyType({**FAMILIES, **HELD_BACK})

@@ -1,0 +1,1 @@
+"""Forgeries by a seventh author who has read none of the others."""
