@@ -24,7 +24,7 @@ Values = NDArray[np.float64]
 # Authentic percentiles: of the value, and of the strongest region that is no lesion.
 _SLICE_POINT = 0.95
 _LESION_POINT = 0.90
-# Share of authentic stacks not seen that may be flagged.
+# Share of authentic studies not seen, stacks or pictures, that may be flagged.
 _STUDY_ALARMS = 0.05
 # Study AUCs that lie as close cannot be told apart on a few dozen people: the dearest lone slice is the most careful.
 _AUC_TOLERANCE = 0.01
@@ -253,7 +253,10 @@ def _by_source(runs: Sequence[Run], values: Sequence[Values]) -> list[Values]:
 
 
 def _alert(runs: Sequence[Run], c: Calibration) -> Calibration:
-    """The alert at the worst source's percentile, of series and of loose pictures; the spread that finds most there."""
+    """The alert of series at the worst source's percentile, with the spread that finds most there; then of pictures.
+
+    A study of pictures is flagged by any of them, so the point is what few people reach with the strongest of theirs.
+    """
     long = [run for run in runs if len(run.seen) >= scores.FEWEST_FOR_SERIES]
     short = [run for run in runs if len(run.seen) < scores.FEWEST_FOR_SERIES]
     if long:
@@ -266,13 +269,31 @@ def _alert(runs: Sequence[Run], c: Calibration) -> Calibration:
             passing = float((forged >= zero).mean()) if len(forged) else 0.0
             options.append((passing, replace(option, series_zero=zero)))
         c = max(options, key=lambda option: option[0])[1]
-    groups = _by_source(short, [scores.strengths(_looks(run), c, c.loose_level_share) for run in short])
+    strengths = [scores.strengths(_looks(run), c, c.loose_level_share) for run in short]
+    groups = _by_source(short, strengths)
     if groups:
         pooled = np.concatenate(groups)
         # As robust as the spread of a series, so that one slope of the probability fits both.
         spread = float(np.hypot(c.series_spread, 1.4826 * np.median(np.abs(pooled - np.median(pooled)))))
-        c = replace(c, loose_spread=spread, loose_zero=_worst(groups, _SLICE_POINT) / spread)
+        c = replace(c, loose_spread=spread, loose_zero=_rarely_passed_anywhere(_by_person(short, strengths)) / spread)
     return c
+
+
+def _by_person(runs: Sequence[Run], values: Sequence[Values]) -> list[Values]:
+    """Of each source the highest authentic value of every person."""
+    highest: dict[str, dict[str, float]] = {}
+    for run, value in zip(runs, values, strict=True):
+        if not run.family:
+            people = highest.setdefault(run.pixels.series.source, {})
+            person = run.pixels.series.patient
+            people[person] = max(people.get(person, -np.inf), float(value.max()))
+    return [np.array(list(people.values())) for people in highest.values()]
+
+
+def _rarely_passed_anywhere(groups: Sequence[Values]) -> float:
+    """The point of the source where it lies highest; of all together when every source is small."""
+    large = [group for group in groups if len(group) >= _FEWEST_OF_SOURCE]
+    return max(_rarely_passed(group) for group in large or [np.concatenate(list(groups))])
 
 
 def _looks(run: Run) -> list[scores.Look]:

@@ -64,6 +64,19 @@ def test_slices_looked_at_alone_set_the_alert_of_loose_pictures_and_nothing_else
     assert (values >= 0).mean() <= 0.05
 
 
+def test_few_people_are_flagged_by_any_of_their_pictures() -> None:
+    """Of three pictures each with a point that one in twenty pictures reaches, one person in seven would be."""
+    pictures = []
+    for k, values in enumerate(np.random.default_rng(3).normal(4, 1, (60, 3))):
+        for value in values:
+            one = run("pictures", [float(value)])
+            series = replace(one.pixels.series, patient=f"p{k}")
+            pictures.append(replace(one, pixels=replace(one.pixels, series=series)))
+    c = calibrate.fit([*runs(), *pictures]).calibration
+    flagged = {r.pixels.series.patient for r in pictures if scores.values([s.look for s in r.seen], c)[0] >= 0}
+    assert 1 <= len(flagged) <= 3
+
+
 def test_only_one_kind_of_runs_is_refused() -> None:
     with pytest.raises(Refused):
         calibrate.fit([r for r in runs() if not r.family])
