@@ -67,3 +67,24 @@ def test_donors_mostly_come_from_the_same_scanner() -> None:
     same = sum(scanners.of_donor(scanner, rng) is scanner for _ in range(400))
     assert 240 < same < 320
     assert scanners.of_donor(None, rng) is None
+
+
+def test_a_curve_changes_the_contrast_and_keeps_the_order_of_tissues() -> None:
+    before = canvas()
+    bright = Scanner(contrast=(0.8, 0.95)).apply(before).pixels
+    dark = Scanner(contrast=(0.05, 0.2)).apply(before).pixels
+    inside = before.head
+    assert dark[inside].mean() < before.pixels[inside].mean() < bright[inside].mean()
+    order = np.argsort(before.pixels, axis=None, kind="stable")
+    assert (np.diff(bright.ravel()[order]) >= 0).all() and bright.max() == before.pixels.max()
+
+
+def test_one_coil_shades_the_head_smoothly_and_nothing_is_cut_off() -> None:
+    flat = replace(canvas(), pixels=np.where(canvas().head, np.float32(200), np.float32(0)))
+    shown = Scanner(shading=1.0, coils=1).apply(flat).pixels
+    inside = shown[flat.head]
+    assert inside.max() > 3 * inside.min() and inside.max() <= flat.high
+    steps = np.abs(np.diff(shown, axis=2))[flat.head[:, :, 1:] & flat.head[:, :, :-1]]
+    assert steps.max() < 0.06 * inside.max()
+    weaker = Scanner(shading=0.3, coils=1).apply(flat).pixels[flat.head]
+    assert weaker.max() / weaker.min() < inside.max() / inside.min()
