@@ -16,7 +16,12 @@ def four_way(records: Sequence[SliceRecord] | Sequence[StudyRecord]) -> dict[str
     """Truth against answer where one of the four is right."""
     known = [record for record in records if record.truth]
     table = metrics.confusion([record.truth for record in known], [record.answer for record in known], _LABELS)
-    return {"labels": table.labels, "counts": table.counts, "macro_f1": round(table.macro_f1, 4)}
+    return {
+        "labels": table.labels,
+        "counts": table.counts,
+        "macro_f1": round(table.macro_f1, 4),
+        "even_f1": round(table.even_f1, 4),
+    }
 
 
 def calibration(slices: Sequence[SliceRecord], studies: Sequence[StudyRecord]) -> dict[str, Any]:

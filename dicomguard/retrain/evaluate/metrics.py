@@ -165,6 +165,9 @@ class Confusion:
     counts: tuple[tuple[int, ...], ...]
     # Mean F1 over the labels that occur in truth or answer.
     macro_f1: float
+    # The same with every truth weighing alike: how often a truth occurs among the forged studies made here says nothing
+    # of a hospital.
+    even_f1: float
 
 
 def confusion(truth: Sequence[str], answer: Sequence[str], labels: Sequence[str]) -> Confusion:
@@ -176,11 +179,16 @@ def confusion(truth: Sequence[str], answer: Sequence[str], labels: Sequence[str]
     counts = np.zeros((len(labels), len(labels)), np.int64)
     for true, given in zip(truth, answer, strict=True):
         counts[at[true], at[given]] += 1
-    hits = np.diag(counts)
-    total = counts.sum(axis=0) + counts.sum(axis=1)
-    f1 = 2 * hits[total > 0] / total[total > 0]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return Confusion(
         labels=tuple(labels),
         counts=tuple(tuple(int(value) for value in row) for row in counts),
-        macro_f1=float(f1.mean()) if f1.size else 0.0,
+        macro_f1=_macro_f1(counts),
+        even_f1=_macro_f1(shares),
     )
+
+
+def _macro_f1(table: NDArray[np.int64] | NDArray[np.float64]) -> float:
+    total = table.sum(axis=0) + table.sum(axis=1)
+    f1 = 2 * np.diag(table)[total > 0] / total[total > 0]
+    return float(f1.mean()) if f1.size else 0.0

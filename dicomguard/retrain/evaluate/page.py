@@ -244,7 +244,8 @@ def _answers(document: Mapping[str, Any]) -> str:
             ("", [label, *map(str, row)]) for label, row in zip(four["labels"], four["counts"], strict=True)
         ]
         parts.append(
-            f"<h3>{title}, macro-F1 {four['macro_f1']:.2f}</h3>" + _table(["truth ↓ answer →", *four["labels"]], rows)
+            f"<h3>{title}, macro-F1 {four['macro_f1']:.2f}, with every truth weighing alike {four['even_f1']:.2f}</h3>"
+            + _table(["truth ↓ answer →", *four["labels"]], rows)
         )
     return (
         f"<h2>Four answers</h2>{''.join(parts)}<p class='quiet'>A forgery that makes a lesion larger or smaller has "

@@ -120,7 +120,8 @@ def text(document: Mapping[str, Any]) -> str:
         lines += ["", "The same processing on both twins, worst first (* kept back from training)"]
         lines += _columns([PROCESSING_TITLES, *map(processing_cells, document["processing"])])
     for level, four in (("study", document["four_way"]), ("slice", document["four_way_slices"])):
-        lines += ["", f"Four answers a {level}, truth in rows (macro-F1 {four['macro_f1']:.2f})"]
+        figures = f"macro-F1 {four['macro_f1']:.2f}, with every truth weighing alike {four['even_f1']:.2f}"
+        lines += ["", f"Four answers a {level}, truth in rows ({figures})"]
         pairs = zip(four["labels"], four["counts"], strict=True)
         lines += _columns([["", *four["labels"]], *([label, *map(str, row)] for label, row in pairs)])
     said = {True: "holds", False: "DOES NOT HOLD", None: "not measured"}

@@ -87,6 +87,8 @@ def test_confusion() -> None:
     assert table.counts == ((1, 1, 0), (0, 2, 0), (0, 0, 0))
     # a: 2·1/(2+1), b: 2·2/(2+3); c never occurs.
     assert table.macro_f1 == pytest.approx((2 / 3 + 4 / 5) / 2)
+    many = metrics.confusion(["a", "a", *["b"] * 20], ["a", "b", *["b"] * 20], ["a", "b", "c"])
+    assert many.even_f1 == pytest.approx(table.even_f1), "as many of one truth as of the other, however many were made"
     with pytest.raises(ValueError, match="'x'"):
         metrics.confusion(["a"], ["x"], ["a"])
 
