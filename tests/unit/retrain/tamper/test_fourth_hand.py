@@ -60,18 +60,6 @@ def test_thirty_seeds_keep_the_promises(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HAND)
-def test_the_same_seed_forges_the_same(name: str) -> None:
-    canvas, donor = phantom(slices=1), phantom(slices=1, seed=7)
-    for seed in range(4):
-        first, second = (FAMILIES[name].forge(canvas, donor, np.random.default_rng(seed)) for _ in range(2))
-        assert (first is None) == (second is None)
-        if first is not None and second is not None:
-            assert np.array_equal(first.pixels, second.pixels)
-            assert np.array_equal(first.alpha, second.alpha)
-            assert first.parameters == second.parameters
-
-
-@pytest.mark.parametrize("name", HAND)
 def test_a_loose_slice_is_forged(name: str) -> None:
     canvas, donor = alone(phantom(high=4095.0)), alone(phantom(high=4095.0, seed=7))
     assert any(FAMILIES[name].forge(canvas, donor, np.random.default_rng(seed)) for seed in range(8))

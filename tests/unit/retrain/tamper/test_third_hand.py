@@ -22,17 +22,6 @@ def alone(canvas: Canvas) -> Canvas:
 
 
 @pytest.mark.parametrize("name", HAND)
-def test_nothing_outside_the_head_is_touched(name: str) -> None:
-    canvas, donor = phantom(), phantom(seed=7)
-    made = [FAMILIES[name].forge(canvas, donor, np.random.default_rng(seed)) for seed in range(6)]
-    assert any(made)
-    for forged in made:
-        if forged is not None:
-            assert np.array_equal(forged.pixels[~canvas.head], canvas.pixels[~canvas.head])
-            assert not forged.alpha[~canvas.head].any()
-
-
-@pytest.mark.parametrize("name", HAND)
 def test_a_loose_slice_is_forged_unless_neighbours_are_needed(name: str) -> None:
     canvas, donor = alone(phantom(high=4095.0)), alone(phantom(high=4095.0, seed=7))
     made = [FAMILIES[name].forge(canvas, donor, np.random.default_rng(seed)) for seed in range(8)]
