@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import FileDataset
 
-from dicomguard import part10
+from dicomguard import headers, part10
 from dicomguard.core import freeze
 from dicomguard.core.finding import Coverage, Finding, FindingCategory, FindingSlice, Rank, Sentence
 from dicomguard.core.study import Manifest, SeriesPlan
@@ -54,7 +54,7 @@ def judge(
         revision = studies.open_revision(tx, key, closed_because="no instance for 0:01:00", now=now)
         instances = studies.instances(tx, key, revision.number)
     manifest = freeze.freeze(
-        ((part10.read_header(store.root / one.path), one) for one in instances),
+        ((headers.read_header(store.root / one.path), one) for one in instances),
         study_instance_uid=revision.study_instance_uid,
         revision=revision.number,
         opened_because=revision.opened_because,

@@ -25,7 +25,7 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
-from dicomguard import child, part10
+from dicomguard import child, headers
 from dicomguard.analyze import signature
 from dicomguard.errors import Refused
 
@@ -250,8 +250,8 @@ def _private_creators(dataset: pydicom.Dataset) -> list[str]:
 def _text(dataset: pydicom.Dataset, keyword: str) -> str:
     value = dataset.get(keyword)
     if isinstance(value, pydicom.multival.MultiValue):
-        return "\\".join(part10.printed(item) for item in value)
-    return "" if value is None or isinstance(value, pydicom.Sequence) else part10.printed(value).strip(" \0")
+        return "\\".join(headers.printed(item) for item in value)
+    return "" if value is None or isinstance(value, pydicom.Sequence) else headers.printed(value).strip(" \0")
 
 
 def _number(dataset: pydicom.Dataset, keyword: str) -> int | None:

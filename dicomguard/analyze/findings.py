@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dicomguard import part10
+from dicomguard import headers
 from dicomguard.analyze import evidence, masks, regions
 from dicomguard.analyze.judging import JudgedRegion, JudgedStack, Mask
 from dicomguard.core import geometry, verdict
@@ -51,7 +51,7 @@ class _Headers:
     def of(self, item: SliceFile) -> Header:
         """The header of a slice's file."""
         if item.path not in self._known:
-            self._known[item.path] = part10.read_header(self._root / item.path)
+            self._known[item.path] = headers.read_header(self._root / item.path)
         return self._known[item.path]
 
 

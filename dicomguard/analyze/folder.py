@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dicomguard import part10
+from dicomguard import headers, part10
 from dicomguard.core import freeze, uid
 from dicomguard.core.instance import Header, Instance
 from dicomguard.core.selection import Rule
@@ -101,7 +101,7 @@ def manifest_of(
 
 def _read(path: Path) -> tuple[Header, Instance]:
     meta = part10.read_meta(path)
-    header = part10.read_header(path)
+    header = headers.read_header(path)
     sha256, size = _dataset_sha256(path, meta.dataset_offset)
     # Some converters leave identifiers out; the file is still a scan. Its folder then stands for the study.
     study = header.study_instance_uid or uid.derive("study-of-folder", str(path.parent))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dicomguard import part10
+from dicomguard import headers
 from dicomguard.analyze import masks
 from dicomguard.analyze.client import Previews
 from dicomguard.core.freeze import hashed
@@ -42,7 +42,7 @@ def write(verdict: Verdict, manifest: Manifest, *, root: Path, into: Path) -> in
 
     def size_of(uid: str) -> tuple[int, int]:
         if uid not in sizes:
-            header = part10.read_header(root / by_sop[uid].path)
+            header = headers.read_header(root / by_sop[uid].path)
             sizes[uid] = (header.rows, header.columns)
         return sizes[uid]
 

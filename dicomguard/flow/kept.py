@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pydicom
 
-from dicomguard import log, part10
+from dicomguard import headers, log, part10
 from dicomguard.analyze import masks
 from dicomguard.core import freeze
 from dicomguard.core.instance import Header, Instance
@@ -72,7 +72,7 @@ def drop_other_verdicts(store: Store, study_key: str, number: int) -> None:
 def header(store: Store, instance: Instance) -> Header:
     """The header of a kept file; one that cannot be read costs its own slice and not the study."""
     try:
-        return part10.read_header(store.root / instance.path)
+        return headers.read_header(store.root / instance.path)
     except (Refused, FileNotFoundError) as error:
         refuse_shortage(error)
         _log.error("header.unreadable", kind=type(error).__name__)

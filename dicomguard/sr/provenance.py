@@ -24,7 +24,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import VR, PersonName
 
-from dicomguard import part10
+from dicomguard import headers
 from dicomguard.core import dicomtime
 from dicomguard.core.verdict import Verdict
 from dicomguard.errors import Refused
@@ -357,7 +357,7 @@ def _decoded(tag: BaseTag, vr: str, element: DataElement) -> DataElement:
 
 
 def _text(value: bytes, vr: str, encodings: list[str]) -> str:
-    return part10.decoded_name(value, encodings) if vr == "PN" else part10.decoded_text(value, encodings)
+    return headers.decoded_name(value, encodings) if vr == "PN" else headers.decoded_text(value, encodings)
 
 
 def _text_element(tag: BaseTag, vr: str, text: str) -> DataElement:

@@ -12,7 +12,7 @@ import pydicom
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 
-from dicomguard import part10
+from dicomguard import headers, part10
 from dicomguard.errors import Refused
 from dicomguard.store import head
 
@@ -137,7 +137,7 @@ def _text(dataset: pydicom.Dataset, keyword: str, tag: int) -> str:
         if head.plain(content):
             return _bare(content)
     value = dataset.get(keyword)
-    return "" if value is None else part10.printed(value).strip(" \0")
+    return "" if value is None else headers.printed(value).strip(" \0")
 
 
 def _bare(value: bytes) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pydicom
 
-from dicomguard import part10
+from dicomguard import headers, part10
 from dicomguard.core.instance import Instance
 from dicomguard.errors import Refused
 from dicomguard.store.db import Store
@@ -79,9 +79,9 @@ def _identity(ds: pydicom.Dataset) -> Identity:
     raw = element.value if element is not None else b""
     sets = ds.original_character_set
     encodings = [sets] if isinstance(sets, str) else list(sets)
-    name = part10.decoded_name(raw, encodings) if isinstance(raw, bytes) else part10.printed(raw or "")
+    name = headers.decoded_name(raw, encodings) if isinstance(raw, bytes) else headers.printed(raw or "")
     date, number, description, series, modality = (
-        part10.printed(ds.get(keyword) or "")
+        headers.printed(ds.get(keyword) or "")
         for keyword in ("StudyDate", "PatientID", "StudyDescription", "SeriesDescription", "Modality")
     )
     return Identity(

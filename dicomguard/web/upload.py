@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from dicomguard import child, log, part10
+from dicomguard import child, headers, log, part10
 from dicomguard.core.instance import Header
 from dicomguard.errors import Broken, DicomguardError, Refused, Unavailable
 from dicomguard.flow.client import Client
@@ -187,7 +187,7 @@ class Uploads:
             classes = (item.sop_class_uid, item.sop_instance_uid, "1.2.840.10008.1.2.1")
             offset = 0
         else:
-            header = part10.read_header(path)
+            header = headers.read_header(path)
             offset = part10.dataset_offset(path)
             check_whole(header, path.stat().st_size - offset)
             classes = (header.sop_class_uid, header.sop_instance_uid, header.transfer_syntax_uid)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dicomguard import part10
+from dicomguard import headers
 from dicomguard.analyze.pixels import Reader
 from dicomguard.errors import Refused
 from dicomguard.store.identity import read_identity
@@ -76,7 +76,7 @@ def test_sequence_in_the_place_of_a_text_is_no_header(tmp_path: Path) -> None:
     head = struct.pack("<HH2sHI", 0x0008, 0x103E, b"SQ", 0, len(item))
     path.write_bytes(data[: element.begin] + head + item + data[element.end :])
     with pytest.raises(Refused, match="TypeError"):
-        part10.read_header(path)
+        headers.read_header(path)
 
 
 def test_conflict_of_what_is_no_image_is_reported(tmp_path: Path) -> None:

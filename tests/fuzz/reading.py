@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dicomguard import part10
+from dicomguard import headers, part10
 from dicomguard.analyze import masks, study
 from dicomguard.analyze.judging import JudgedRegion, JudgedStack, Plane
 from dicomguard.analyze.pixels import Reader
@@ -183,7 +183,7 @@ class Campaign:
             instance = replace(_instance(identity, path, meta), ordinal=self.ordinal)
         _pixels(file)
         try:
-            header = part10.read_header(file)
+            header = headers.read_header(file)
             end = "read"
         except Refused as error:
             header = freeze.unreadable(instance)

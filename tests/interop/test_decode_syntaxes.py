@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from dicomguard import part10
+from dicomguard import headers, part10
 from dicomguard.analyze import folder
 from dicomguard.analyze.pixels import Reader, Slice, Undecoded
 from dicomguard.core.verdict import ModelScope
@@ -77,7 +77,7 @@ def test_same_values_as_dcmtk(reader: Reader, unpacked: Path, need: Need, tmp_pa
     compared = 0
     for path in sorted(unpacked.rglob("*.dcm")):
         try:
-            header = part10.read_header(path)
+            header = headers.read_header(path)
         except Refused:
             continue
         if header.transfer_syntax_uid not in DCMTK or header.samples_per_pixel != 1:

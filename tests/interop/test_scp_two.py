@@ -16,7 +16,7 @@ from pydicom import dcmwrite
 from pydicom.dataset import FileDataset
 from sqlalchemy import select
 
-from dicomguard import part10
+from dicomguard import headers
 from dicomguard.core import wording
 from dicomguard.core.freeze import freeze
 from dicomguard.core.job import AnalysisJob
@@ -264,7 +264,7 @@ def test_other_pixels_under_one_uid_brought_to_both_at_once_are_both_kept_and_sa
         assert (counted["instances_received"], counted["instances_conflicting"]) == (2 * len(pairs), len(pairs))
         assert Inspector(store, full=True).inspect().findings == ()
     manifest = freeze(
-        ((part10.read_header(store.root / item.path), item) for item in instances),
+        ((headers.read_header(store.root / item.path), item) for item in instances),
         study_instance_uid=instances[0].study_instance_uid,
         revision=number,
         opened_because="first",

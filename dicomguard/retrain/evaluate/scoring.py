@@ -18,7 +18,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dicomguard import part10
+from dicomguard import headers, part10
 from dicomguard.analyze import client, masks
 from dicomguard.core.freeze import freeze
 from dicomguard.core.instance import Header, Instance
@@ -160,7 +160,7 @@ def _union(regions: Sequence[Region]) -> dict[str, NDArray[np.bool_]]:
 
 def _read(path: Path) -> tuple[Header, Instance] | None:
     try:
-        header = part10.read_header(path)
+        header = headers.read_header(path)
         offset = part10.dataset_offset(path)
     except Refused:
         return None
@@ -188,6 +188,6 @@ def _read(path: Path) -> tuple[Header, Instance] | None:
 def study_of(path: Path) -> str | None:
     """Study Instance UID of a file; None when it is no DICOM instance."""
     try:
-        return part10.read_header(path).study_instance_uid
+        return headers.read_header(path).study_instance_uid
     except Refused:
         return None

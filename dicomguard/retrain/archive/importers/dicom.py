@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from dicomguard import part10
+from dicomguard import headers, part10
 from dicomguard.core import freeze, geometry, selection
 from dicomguard.core.instance import Header
 from dicomguard.errors import Refused
@@ -38,7 +38,7 @@ def read(
     studies: dict[str, list[_Slice]] = defaultdict(list)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         if part10.is_instance(path):
-            header = part10.read_header(path)
+            header = headers.read_header(path)
             studies[header.study_instance_uid].append(
                 _Slice(path=path, header=header, mask=_mask(masks, path, header) if masks else None)
             )
