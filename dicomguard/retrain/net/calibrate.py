@@ -230,9 +230,18 @@ def _from(run: Run, source: str) -> bool:
 
 
 def _scales(runs: Sequence[Run], c: Calibration) -> Calibration:
-    """Shares of the native scale by slice AUC."""
-    options = [replace(c, native_share=a, native_share_white=b) for a in _SHARES[5:] for b in _SHARES[:8]]
-    return max(options, key=lambda option: mean_auc(runs, slice_values(runs, option)))
+    """Shares of the native scale by slice AUC, of stacks and of pictures each for itself: one scale comes later."""
+    options = [replace(c, native_share=a, native_share_white=b) for a in _SHARES[5:] for b in _SHARES]
+    parts = _stacks_and_pictures(runs)
+    return max(options, key=lambda option: sum(mean_auc(part, slice_values(part, option)) for part in parts))
+
+
+def _stacks_and_pictures(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """Runs whose slices stand against their series, and those judged as loose pictures."""
+    return (
+        [run for run in runs if len(run.seen) >= scores.FEWEST_FOR_SERIES],
+        [run for run in runs if len(run.seen) < scores.FEWEST_FOR_SERIES],
+    )
 
 
 def _worst(groups: Sequence[Values], point: float) -> float:
@@ -257,8 +266,7 @@ def _alert(runs: Sequence[Run], c: Calibration) -> Calibration:
 
     A study of pictures is flagged by any of them, so the point is what few people reach with the strongest of theirs.
     """
-    long = [run for run in runs if len(run.seen) >= scores.FEWEST_FOR_SERIES]
-    short = [run for run in runs if len(run.seen) < scores.FEWEST_FOR_SERIES]
+    long, short = _stacks_and_pictures(runs)
     if long:
         options = []
         for spread in _SPREADS:
@@ -272,11 +280,24 @@ def _alert(runs: Sequence[Run], c: Calibration) -> Calibration:
     strengths = [scores.strengths(_looks(run), c, c.loose_level_share) for run in short]
     groups = _by_source(short, strengths)
     if groups:
-        pooled = np.concatenate(groups)
-        # As robust as the spread of a series, so that one slope of the probability fits both.
-        spread = float(np.hypot(c.series_spread, 1.4826 * np.median(np.abs(pooled - np.median(pooled)))))
-        c = replace(c, loose_spread=spread, loose_zero=_rarely_passed_anywhere(_by_person(short, strengths)) / spread)
+        point = _rarely_passed_anywhere(_by_person(short, strengths))
+        spread = _loose_spread(point - float(np.median(np.concatenate(groups))), _middle(long, c), c.series_spread)
+        c = replace(c, loose_spread=spread, loose_zero=point / spread)
     return c
+
+
+def _loose_spread(reach: float, middle: float | None, least: float) -> float:
+    """Spread of pictures whose authentic middle lies `reach` logits below their alert: as far as that of stacks.
+
+    A number means the same for both then: the alert at 0, the middle of what is authentic at one value.
+    """
+    return least if middle is None or middle >= 0 else max(least, reach / -middle)
+
+
+def _middle(long: Sequence[Run], c: Calibration) -> float | None:
+    """Median of the authentic values of stacks; None without stacks."""
+    found = [value for run, value in zip(long, slice_values(long, c), strict=True) if not run.family]
+    return float(np.median(np.concatenate(found))) if found else None
 
 
 def _by_person(runs: Sequence[Run], values: Sequence[Values]) -> list[Values]:

@@ -77,6 +77,21 @@ def test_few_people_are_flagged_by_any_of_their_pictures() -> None:
     assert 1 <= len(flagged) <= 3
 
 
+def test_a_number_means_the_same_for_a_picture_and_a_slice_of_a_stack() -> None:
+    """The alert of pictures is far from most of them; in a spread of their own they would all lie below any stack."""
+    rng = np.random.default_rng(4)
+    pictures = [run("pictures", [float(value)]) for value in (*rng.normal(0, 1, 38), 9.0, 10.0)]
+    made = [*runs(), *pictures]
+    c = calibrate.fit(made).calibration
+    values = calibrate.slice_values(made, c)
+    stacks, alone = (
+        np.concatenate([v for r, v in zip(made, values, strict=True) if not r.family and (len(v) < 5) == loose])
+        for loose in (False, True)
+    )
+    assert np.median(alone) == pytest.approx(np.median(stacks), abs=0.05)
+    assert 0 < (alone >= 0).sum() <= 2
+
+
 def test_only_one_kind_of_runs_is_refused() -> None:
     with pytest.raises(Refused):
         calibrate.fit([r for r in runs() if not r.family])
