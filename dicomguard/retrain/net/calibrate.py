@@ -230,18 +230,9 @@ def _from(run: Run, source: str) -> bool:
 
 
 def _scales(runs: Sequence[Run], c: Calibration) -> Calibration:
-    """Shares of the native scale by slice AUC, of stacks and of pictures each for itself: one scale comes later."""
-    options = [replace(c, native_share=a, native_share_white=b) for a in _SHARES[5:] for b in _SHARES]
-    parts = _stacks_and_pictures(runs)
-    return max(options, key=lambda option: sum(mean_auc(part, slice_values(part, option)) for part in parts))
-
-
-def _stacks_and_pictures(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-    """Runs whose slices stand against their series, and those judged as loose pictures."""
-    return (
-        [run for run in runs if len(run.seen) >= scores.FEWEST_FOR_SERIES],
-        [run for run in runs if len(run.seen) < scores.FEWEST_FOR_SERIES],
-    )
+    """Shares of the native scale by slice AUC."""
+    options = [replace(c, native_share=a, native_share_white=b) for a in _SHARES[5:] for b in _SHARES[:8]]
+    return max(options, key=lambda option: mean_auc(runs, slice_values(runs, option)))
 
 
 def _worst(groups: Sequence[Values], point: float) -> float:
@@ -266,7 +257,8 @@ def _alert(runs: Sequence[Run], c: Calibration) -> Calibration:
 
     A study of pictures is flagged by any of them, so the point is what few people reach with the strongest of theirs.
     """
-    long, short = _stacks_and_pictures(runs)
+    long = [run for run in runs if len(run.seen) >= scores.FEWEST_FOR_SERIES]
+    short = [run for run in runs if len(run.seen) < scores.FEWEST_FOR_SERIES]
     if long:
         options = []
         for spread in _SPREADS:
@@ -296,7 +288,7 @@ def _loose_spread(reach: float, middle: float | None, least: float) -> float:
 
 def _middle(long: Sequence[Run], c: Calibration) -> float | None:
     """Median of the authentic values of stacks; None without stacks."""
-    found = [value for run, value in zip(long, slice_values(long, c), strict=True) if not run.family]
+    found = slice_values([run for run in long if not run.family], c)
     return float(np.median(np.concatenate(found))) if found else None
 
 
