@@ -182,19 +182,19 @@ def write(
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class ValueField:
     """A value field: its length, and the byte order of the lengths around it."""
 
     length: int
     order: str
 
 
-def _at_pixels(file: BinaryIO) -> Value | None:
+def _at_pixels(file: BinaryIO) -> ValueField | None:
     """Leave the file at the value field of Pixel Data."""
     return value_field(file, read_dataset_head_of(file, tags=("SOPInstanceUID",)))
 
 
-def value_field(file: BinaryIO, dataset: pydicom.Dataset) -> Value | None:
+def value_field(file: BinaryIO, dataset: pydicom.Dataset) -> ValueField | None:
     """Read the element header at which the parser stopped; None unless it is that of Pixel Data."""
     syntax = dataset.file_meta.TransferSyntaxUID
     order = ">" if syntax == ExplicitVRBigEndian else "<"
@@ -208,7 +208,7 @@ def value_field(file: BinaryIO, dataset: pydicom.Dataset) -> Value | None:
     else:
         # PS3.5 A.2 allows only OB and OW here.
         return None
-    return Value(struct.unpack(f"{order}I", field)[0], order) if len(field) == 4 else None
+    return ValueField(struct.unpack(f"{order}I", field)[0], order) if len(field) == 4 else None
 
 
 def pixel_sha256(path: Path) -> str | None:
