@@ -85,7 +85,7 @@ STUDIES = (
         planes=(3, 5, 9, 10, 11, 12, 16, 17),
         spacing_mm=(0.86, 0.86),
         distance_mm=6.5,
-        family="pde",
+        family="exemplar",
         touched=(9, 10, 11, 12),
         seed=20,
     ),

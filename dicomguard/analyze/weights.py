@@ -58,7 +58,7 @@ class WeightsHead:
     operating_point: OperatingPoint
     # Parameters of the score: read by `net.detector` (see `calibration.Calibration`).
     calibration: Mapping[str, Any]
-    # Forgery scores of authentic validation slices, ascending: the rank of a score among them is reported.
+    # Forgery scores of authentic studies, ascending: the rank of a score among them is reported.
     authentic_scores: tuple[float, ...]
     # Seed, steps, data sets with licences.
     training: Mapping[str, Any]

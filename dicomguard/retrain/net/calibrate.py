@@ -5,7 +5,7 @@ worst source, so that the rule holds where it is hardest), slopes, the study's a
 test patients are never seen. A threshold of 0.5 is the alert by construction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +30,8 @@ _STUDY_ALARMS = 0.05
 _AUC_TOLERANCE = 0.01
 # The alert. Probabilities are shifted so that it lies here.
 ALERT = 0.5
-_SHARES = tuple(i / 10 for i in range(11))
+# Of the native scale. The half scale keeps a tenth for scans enlarged before they were stored; validation has few.
+_SHARES = tuple(i / 10 for i in range(10))
 _SPREADS = (2.0, 3.0, 4.0)
 _LONE_COSTS = (0.0, 0.5, 1.0)
 _LESION_OVERLAP = 0.3
@@ -49,7 +50,7 @@ class Calibrated:
 
     calibration: Calibration
     point: OperatingPoint
-    # Study forgery scores of authentic validation studies, ascending.
+    # Study forgery scores of authentic studies of validation patients and of `trained` stacks, ascending.
     authentic_scores: tuple[float, ...]
 
 
@@ -60,23 +61,30 @@ def auc(positive: Values, negative: Values) -> float:
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * len(negative)))
 
 
-def fit(runs: Sequence[Run]) -> Calibrated:
-    """Fit on authentic and forged runs of validation patients."""
+def fit(runs: Sequence[Run], *, trained: Iterable[Run] = ()) -> Calibrated:
+    """Fit on authentic and forged runs of validation patients.
+
+    `trained`: authentic stacks of training patients, read once; the alert of studies rests on them too. The network
+    knows them as authentic, but of validation patients there are few stacks, and the highest of nineteen says little
+    (decision 0015).
+    """
     if not any(run.family for run in runs) or all(run.family for run in runs):
         raise Refused(
             "Calibration needs authentic and forged validation runs. Give an archive with validation patients."
         )
-    every, runs = runs, [run for run in runs if not run.alone]
-    c = _alert(every, _scales(runs, UNCALIBRATED))
+    every, runs = runs, [run for run in runs if not run.excerpt]
+    c = alert(every)
     value = slice_values(runs, c)
     slope, bias = _platt(*_split(runs, value), at_zero=ALERT)
     c = replace(c, slope=slope, bias=bias)
     c = _lesions(runs, c)
-    c = _study(runs, c)
+    more = [(run.excerpt, _linked(run, c)) for run in trained]
+    c = _study(every, [linked for _, linked in more], c)
     c = _kinds(runs, c)
     authentic = np.concatenate([v for run, v in zip(runs, slice_values(runs, c), strict=True) if not run.family])
     flagged = int((authentic >= 0).sum())
-    studies = sorted(study_scores(run, c)[0] for run in runs if not run.family)
+    studies = [study_scores(run, c)[0] for run in runs if not run.family]
+    studies += [_study_score(linked, c) for excerpt, linked in more if not excerpt]
     return Calibrated(
         calibration=c,
         point=OperatingPoint(
@@ -87,8 +95,13 @@ def fit(runs: Sequence[Run]) -> Calibrated:
             flagged=flagged,
             false_alarm_upper=round(upper_bound(flagged, len(authentic)), 4),
         ),
-        authentic_scores=tuple(round(s, 4) for s in studies),
+        authentic_scores=tuple(round(s, 4) for s in sorted(studies)),
     )
+
+
+def alert(runs: Sequence[Run]) -> Calibration:
+    """Shares of the scales and the alert of slices; nothing else is fitted."""
+    return _alert(runs, _scales(runs, UNCALIBRATED))
 
 
 def upper_bound(flagged: int, of: int) -> float:
@@ -140,9 +153,13 @@ def study_scores(run: Run, c: Calibration) -> tuple[float, float]:
     """Forgery and tumor score of a run as the product links it."""
     linked = _linked(run, c)
     return (
-        link.study_probability(linked.forged(c.lone_cost), c, placed=linked.placed),
+        _study_score(linked, c),
         scores.probability(linked.tumor(), c.study_tumor_slope, c.study_tumor_bias),
     )
+
+
+def _study_score(linked: _Linked, c: Calibration) -> float:
+    return link.study_probability(linked.forged(c.lone_cost), c, placed=linked.placed)
 
 
 def _linked(run: Run, c: Calibration) -> _Linked:
@@ -230,9 +247,10 @@ def _from(run: Run, source: str) -> bool:
 
 
 def _scales(runs: Sequence[Run], c: Calibration) -> Calibration:
-    """Shares of the native scale by slice AUC."""
+    """Shares of the native scale by slice AUC, pictures and stacks on one scale as `_alert` lays them."""
+    whole = [run for run in runs if not run.excerpt]
     options = [replace(c, native_share=a, native_share_white=b) for a in _SHARES[5:] for b in _SHARES[:8]]
-    return max(options, key=lambda option: mean_auc(runs, slice_values(runs, option)))
+    return max(options, key=lambda option: mean_auc(whole, slice_values(whole, _alert(runs, option))))
 
 
 def _worst(groups: Sequence[Values], point: float) -> float:
@@ -257,7 +275,7 @@ def _alert(runs: Sequence[Run], c: Calibration) -> Calibration:
 
     A study of pictures is flagged by any of them, so the point is what few people reach with the strongest of theirs.
     """
-    long = [run for run in runs if len(run.seen) >= scores.FEWEST_FOR_SERIES]
+    long = [run for run in runs if len(run.seen) >= scores.FEWEST_FOR_SERIES and not run.excerpt]
     short = [run for run in runs if len(run.seen) < scores.FEWEST_FOR_SERIES]
     if long:
         options = []
@@ -356,18 +374,17 @@ def _lesions(runs: Sequence[Run], c: Calibration) -> Calibration:
     return replace(c, study_tumor_slope=study_slope, study_tumor_bias=-study_slope * zero)
 
 
-def _study(runs: Sequence[Run], c: Calibration) -> Calibration:
-    """Cost of a lone slice by study AUC, then the point that few authentic stacks reach; stacks only."""
-    stacks = [run for run in runs if len(run.planes) >= scores.FEWEST_FOR_SERIES]
-    linked = [_linked(run, c) for run in stacks]
+def _study(runs: Sequence[Run], more: Sequence[_Linked], c: Calibration) -> Calibration:
+    """Cost of a lone slice by study AUC, then the point that few authentic stacks reach; short ones count as well."""
+    placed = [run for run in runs if len(run.planes) >= scores.FEWEST_FOR_SERIES]
+    changed = [_linked(run, c) for run in placed if run.forged]
+    untouched = [*(_linked(run, c) for run in placed if not run.family), *more]
+    if len(changed) < 5 or len(untouched) < 5:
+        return c
     options: list[tuple[float, Calibration]] = []
     for cost in _LONE_COSTS:
-        value = [one.forged(cost) for one in linked]
-        forged = np.array([v for run, v in zip(stacks, value, strict=True) if run.forged])
-        groups = _by_source(stacks, [np.array([v]) for v in value])
-        if len(forged) < 5 or sum(len(group) for group in groups) < 5:
-            return c
-        authentic = np.concatenate(groups)
+        forged = np.array([one.forged(cost) for one in changed])
+        authentic = np.array([one.forged(cost) for one in untouched])
         zero = _rarely_passed(authentic)
         # A score of stacks is a weak one: a slope that is held at the alert would go flat.
         slope, _ = _platt(forged, authentic, at_zero=None)

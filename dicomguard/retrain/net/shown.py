@@ -4,7 +4,7 @@ A forged run replaces its slices in the authentic series, so that every score is
 other slices of the same series. No post-processing; families with equal shares; one generator an item.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -22,7 +22,9 @@ from dicomguard.retrain.tamper import families
 # A forged plane counts when the forgery covers at least this many pixels.
 SMALLEST_FORGERY = 64
 # Slices of a stack that are also looked at alone.
-_ALONE_OF_STACK = 4
+_PICTURES_OF_STACK = 4
+# Slices of a short stack: thick slices of a brain are about as few.
+_SHORT_STACK = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +42,8 @@ class Run:
     forged: tuple[int, ...]
     masks: dict[int, NDArray[np.bool_]]
     lesions: dict[int, NDArray[np.bool_]]
-    # A slice of a stack, looked at as a loose picture beside the stack's own run.
-    alone: bool = False
+    # A part of a stack looked at by itself, beside the whole: a slice as a loose picture, or a short stack.
+    excerpt: bool = False
 
 
 def authentic(detector: Detector, one: Pixels) -> tuple[Run, channels.Prepared, channels.Prepared] | None:
@@ -71,7 +73,7 @@ def forgeries(
     processed: bool = False,
     names: Sequence[str] | None = None,
 ) -> Iterator[Run]:
-    """For every series its authentic run, some of its slices as loose pictures, then forged runs.
+    """For every series its authentic run, parts of it as loose pictures and short stacks, then forged runs.
 
     `per_family` items of each source and family: of `names`, else of all attacks that training draws.
     """
@@ -92,7 +94,8 @@ def forgeries(
             if base is None:
                 continue
             yield base[0]
-            yield from _alone(detector, base[0])
+            yield from _pictures(detector, base[0])
+            yield from _short_stacks(detector, one)
             for name, k in dealt[index]:
                 rng = validation_generator(seed, hash_of(source, index, name, k))
                 twin = maker.draw_in(one, rng, names=(name,), processed=processed, flip=False)
@@ -100,14 +103,39 @@ def forgeries(
                     yield _forged(detector, base, twin, name)
 
 
-def _alone(detector: Detector, run: Run) -> Iterator[Run]:
+def authentic_stacks(detector: Detector, series: Iterable[Pixels]) -> Iterator[Run]:
+    """The authentic run of every stack, then parts of it as short stacks."""
+    for one in series:
+        base = authentic(detector, one)
+        if base is not None and len(base[0].planes) >= FEWEST_FOR_SERIES:
+            yield base[0]
+            yield from _short_stacks(detector, one)
+
+
+def _pictures(detector: Detector, run: Run) -> Iterator[Run]:
     """Slices of a stack as somebody uploads a picture of each: what a loose picture of an unknown source looks like."""
     if len(run.planes) < FEWEST_FOR_SERIES:
         return
-    for plane in run.planes[:: max(1, len(run.planes) // _ALONE_OF_STACK)]:
+    for plane in run.planes[:: max(1, len(run.planes) // _PICTURES_OF_STACK)]:
         pixels = run.pixels.stored[plane].astype(np.float32)
         seen = detector.look([pixels], [channels.head_mask(pixels)], [])
-        yield replace(run, seen=tuple(seen), planes=(plane,), alone=True)
+        yield replace(run, seen=tuple(seen), planes=(plane,), excerpt=True)
+
+
+def _short_stacks(detector: Detector, one: Pixels) -> Iterator[Run]:
+    """The lower end, the middle and the upper end of a stack, each with the scale and the middle of its own slices.
+
+    The fewer slices, the more their middle and spread vary, and the further the strongest of them may stand out.
+    """
+    spare = len(one.stored) - _SHORT_STACK
+    if spare <= 0:
+        return
+    for first in sorted({0, spare // 2, spare}):
+        span = slice(first, first + _SHORT_STACK)
+        touching = one.touching[first : first + _SHORT_STACK - 1]
+        base = authentic(detector, replace(one, stored=one.stored[span], lesion=one.lesion[span], touching=touching))
+        if base is not None:
+            yield replace(base[0], excerpt=True)
 
 
 def hash_of(source: str, index: int, name: str, k: int) -> int:

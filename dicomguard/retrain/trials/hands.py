@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--hand", action="append", choices=authors, help="default: all")
     given = parser.parse_args(arguments)
     seen = judged.judge(given, [name for name in known if hand(name) in (given.hand or authors)])
-    found = {**seen.made, **table([run for run in seen.runs if not run.alone], seen.detector.calibration)}
+    found = {**seen.made, **table([run for run in seen.runs if not run.excerpt], seen.detector.calibration)}
     (given.out / "hands.json").write_text(json.dumps(found, indent=1) + "\n")
     for line in lines(found):
         sys.stdout.write(line + "\n")

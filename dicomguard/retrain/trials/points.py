@@ -43,21 +43,30 @@ def compared(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def counted(runs: Sequence[Run], calibration: Calibration) -> dict[str, Any]:
     """Authentic slices, authentic stacks and pictures flagged, forged ones found: each as [count, of, upper bound]."""
-    authentic = [run for run in runs if not run.family]
-    values = calibrate.slice_values(authentic, calibration)
-    slices = [value >= 0 for run, own in zip(authentic, values, strict=True) if not run.alone for value in own]
-    row = {"slices": _share(slices)}
+    row = {"slices": slices_counted(runs, calibration)["slices_flagged"]}
     for name, chosen in (
-        ("stacks", [run for run in runs if len(run.planes) >= FEWEST_FOR_SERIES]),
+        ("stacks", [run for run in runs if len(run.planes) >= FEWEST_FOR_SERIES and not run.excerpt]),
         ("pictures", [run for run in runs if len(run.planes) == 1]),
     ):
         flagged = [(run, calibrate.study_scores(run, calibration)[0] >= calibrate.ALERT) for run in chosen]
-        row[f"{name}_flagged"] = _share([flag for run, flag in flagged if not run.family])
-        row[f"{name}_found"] = _share([flag for run, flag in flagged if run.forged])
+        row[f"{name}_flagged"] = share([flag for run, flag in flagged if not run.family])
+        row[f"{name}_found"] = share([flag for run, flag in flagged if run.forged])
     return row
 
 
-def _share(flags: Sequence[bool]) -> list[float]:
+def slices_counted(runs: Sequence[Run], calibration: Calibration) -> dict[str, list[float]]:
+    """Authentic slices flagged and forged ones found, each as [count, of, upper bound]; none is counted twice."""
+    authentic, forged = [], []
+    for run, values in zip(runs, calibrate.slice_values(runs, calibration), strict=True):
+        if run.family:
+            forged += [bool(values[run.planes.index(plane)] >= 0) for plane in run.forged]
+        elif not run.excerpt:
+            authentic += [bool(value >= 0) for value in values]
+    return {"slices_flagged": share(authentic), "slices_found": share(forged)}
+
+
+def share(flags: Sequence[bool]) -> list[float]:
+    """Count, of how many, 95 % upper bound of the share."""
     count, of = sum(map(bool, flags)), len(flags)
     return [count, of, round(calibrate.upper_bound(count, of), 4)]
 

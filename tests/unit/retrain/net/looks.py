@@ -8,9 +8,9 @@ from dicomguard.retrain.dataset import Pixels, Plane, Series
 from dicomguard.retrain.net.shown import Run
 
 
-def run(source: str, raw: list[float], *, family: str = "", forged: tuple[int, ...] = ()) -> Run:
+def run(source: str, raw: list[float], *, family: str = "", forged: tuple[int, ...] = (), person: str = "p") -> Run:
     planes = tuple(Plane(number=i, file=f"{i}", mask="", bits=8, sha256=f"{i}") for i in range(len(raw)))
-    series = Series(source=source, patient="p", group="g", sequence="t1", planes=planes)
+    series = Series(source=source, patient=person, group="g", sequence="t1", planes=planes)
     empty = np.zeros((len(raw), 4, 4))
     pixels = Pixels(series=series, stored=empty.astype(np.uint8), lesion=empty > 0, touching=(True,) * (len(raw) - 1))
     seen = tuple(
@@ -37,8 +37,8 @@ def runs() -> list[Run]:
     rng = np.random.default_rng(0)
     made = []
     for source, spread in (("quiet", 0.5), ("loud", 1.5)):
-        for _ in range(12):
-            made.append(run(source, list(rng.normal(0, spread, 10))))
+        for k in range(12):
+            made.append(run(source, list(rng.normal(0, spread, 10)), person=f"{k}"))
         for _ in range(12):
             raw = rng.normal(0, spread, 10)
             raw[4:6] += 5

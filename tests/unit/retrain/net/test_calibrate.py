@@ -56,7 +56,7 @@ def test_alert_is_rare_in_every_source_and_finds_what_stands_out() -> None:
 def test_slices_looked_at_alone_set_the_alert_of_loose_pictures_and_nothing_else() -> None:
     made = runs()
     pictures = [run("pictures", [float(v)]) for v in np.random.default_rng(1).normal(0, 1, 40)]
-    alone = [replace(run("loud", [float(v)]), alone=True) for v in np.random.default_rng(2).normal(4, 1, 40)]
+    alone = [replace(run("loud", [float(v)]), excerpt=True) for v in np.random.default_rng(2).normal(4, 1, 40)]
     without, fitted = calibrate.fit([*made, *pictures]), calibrate.fit([*made, *pictures, *alone])
     assert fitted.point.n_authentic == without.point.n_authentic
     assert fitted.calibration.series_zero == without.calibration.series_zero
@@ -92,6 +92,25 @@ def test_a_number_means_the_same_for_a_picture_and_a_slice_of_a_stack() -> None:
     assert 0 < (alone >= 0).sum() <= 2
 
 
+def test_a_scale_that_only_brings_pictures_to_the_level_of_stacks_has_no_share_for_that() -> None:
+    """Within pictures and within stacks the native scale tells everything here, and the half scale is noise."""
+    rng = np.random.default_rng(5)
+
+    def seen_twice(one: Run, level: float) -> Run:
+        seen = []
+        for s in one.seen:
+            native = replace(s.look.native, raw=s.look.native.raw + level)
+            half = replace(s.look.half, raw=float(rng.normal(-level, 2)))
+            seen.append(replace(s, look=replace(s.look, native=native, half=half)))
+        return replace(one, seen=tuple(seen))
+
+    pictures = [run("quiet", [float(v)]) for v in rng.normal(0, 0.5, 40)]
+    pictures += [run("quiet", [float(v)], family="splice", forged=(0,)) for v in rng.normal(5, 0.5, 40)]
+    stacks = [one for one in runs() if one.pixels.series.source == "quiet"]
+    made = [*(seen_twice(one, 0.0) for one in stacks), *(seen_twice(one, 20.0) for one in pictures)]
+    assert calibrate.fit(made).calibration.native_share >= 0.8
+
+
 def test_only_one_kind_of_runs_is_refused() -> None:
     with pytest.raises(Refused):
         calibrate.fit([r for r in runs() if not r.family])
@@ -113,6 +132,20 @@ def test_a_new_authentic_stack_is_flagged_as_rarely_as_said(stacks: int, at_most
     rng = np.random.default_rng(4)
     passed = [rng.normal() >= calibrate._rarely_passed(rng.normal(size=stacks)) for _ in range(4000)]
     assert 0.6 * at_most < np.mean(passed) < at_most + 0.012
+
+
+@pytest.mark.parametrize("of", ["part", "trained"])
+def test_stacks_of_every_origin_have_part_in_the_alert_of_studies_and_of_nothing_else(of: str) -> None:
+    """Of 24 whole ones none stands out; with six that do, parts or trained stacks, the alert lies at them."""
+    made = [*runs(), *kinds()]
+    loud = [replace(one, family="", kind="", forged=(), masks={}, excerpt=of == "part") for one in kinds()[:6]]
+    without = calibrate.fit(made).calibration
+    fitted = (calibrate.fit([*made, *loud]) if of == "part" else calibrate.fit(made, trained=iter(loud))).calibration
+    assert all(calibrate.study_scores(one, without)[0] > calibrate.ALERT for one in loud)
+    assert sum(calibrate.study_scores(one, fitted)[0] >= calibrate.ALERT for one in loud) <= 1
+    named = ("study_slope", "study_bias", "lone_cost")
+    same = {name: getattr(without, name) for name in named}
+    assert replace(fitted, **same) == without
 
 
 def test_where_costs_of_a_lone_slice_cannot_be_told_apart_the_most_careful_is_taken() -> None:
