@@ -97,6 +97,6 @@ def _large(plane: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.flo
     return np.asarray(cv2.resize(plane, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def trial(data: Path, out: Path, *, minutes: float, seed: int) -> TrainJob:
+def trial(data: Path, out: Path, *, minutes: float, seed: int, fused: bool = False) -> TrainJob:
     """The job that all trials start from."""
-    return TrainJob(archive=data, out=out, minutes=minutes, seed=seed, device="cpu")
+    return TrainJob(archive=data, out=out, minutes=minutes, seed=seed, fused=fused, device="cpu")

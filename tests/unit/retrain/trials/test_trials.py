@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dicomguard.analyze.net.model import Network
 from dicomguard.analyze.scores import UNCALIBRATED
 from dicomguard.errors import Refused
 from dicomguard.retrain import dataset
+from dicomguard.retrain.net import shown
+from dicomguard.retrain.net.shown import Run
 from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker
 from dicomguard.retrain.trials import dense, hands, left_out, points, shuffled, twins
 from dicomguard.retrain.trials.effort import ProcessorClock
@@ -97,6 +100,28 @@ def test_the_loss_is_of_what_was_left_out() -> None:
     assert (row["with"]["slice_auc"], row["without"]["slice_auc"]) == (1.0, 0.5)
     assert row["loss"][0] == 0.5
     assert row["loss"][1] < 0.5 < row["loss"][2]
+
+
+def test_a_source_left_out_has_no_part_in_the_alert_that_counts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = archive.write(tmp_path, people=30, planes=2, size=64) / "index.csv"
+    lines = index.read_text().splitlines()
+    loud = [line.replace("own,", "loud,", 1) if k % 4 < 2 else line for k, line in enumerate(lines[1:])]
+    index.write_text("\n".join([lines[0], *(line.replace("own,", "quiet,", 1) for line in loud)]) + "\n")
+    asked = []
+
+    def forgeries(_: object, series: list[dataset.Pixels], **how: int) -> list[Run]:
+        asked.append({(one.series.source, dataset.split_of(one.series.patient_key, {})) for one in series})
+        return [one for one in looks.runs() if one.pixels.series.source == series[0].series.source]
+
+    monkeypatch.setattr(shown, "forgeries", forgeries)
+    found = left_out.stranger(Network(), tmp_path, {"loud"}, split="test", seed=1)
+    assert asked == [{("loud", "test")}, {("quiet", "validation")}]
+    flagged, of, bound = found["slices_flagged"]
+    # One in twenty is what the quiet ones allow; the loud one would have allowed itself no more.
+    assert flagged / of > 0.15 and bound > flagged / of and of == 120
+    assert found["slices_found"][0] > 20
 
 
 def test_an_oracle_and_a_constant_judge(folder: Path) -> None:
