@@ -77,7 +77,7 @@ def test_slices_of_a_stack_are_seen_with_the_scale_of_a_series_in_training_alone
 
 def test_every_family_is_drawn(maker: TwinMaker) -> None:
     rng = np.random.default_rng(1)
-    drawn = {twin.forged.family for _ in range(150) if (twin := maker.draw(rng)) is not None}
+    drawn = {twin.forged.family for _ in range(240) if (twin := maker.draw(rng)) is not None}
     assert len(drawn) >= len(families.FAMILIES) - 2
 
 
