@@ -59,7 +59,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Fitted on validation patients only; stored in the head of the weights."""
+    """Fitted on patients who do not test (`retrain.net.calibrate`); stored in the head of the weights."""
 
     # Share of the native scale in a strength, the rest is the half scale's: for noise as reconstruction leaves it, and
     # for white noise (rounding of an enlarged picture, or none but that), where the native scale shows little.

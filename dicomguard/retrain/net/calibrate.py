@@ -1,8 +1,8 @@
 """From what the network shows of validation patients to the numbers in the head of the weights.
 
-Everything here is chosen on validation patients: shares of the scales, the alert (the authentic percentile of the
-worst source, so that the rule holds where it is hardest), slopes, the study's and the lesion's probability. The
-test patients are never seen. A threshold of 0.5 is the alert by construction.
+Shares of the scales, the alert (the authentic percentile of the worst source, so that the rule holds where it is
+hardest), slopes and probabilities are chosen on validation patients, the alert of studies on stacks of training
+patients too. The test patients are never seen. A threshold of 0.5 is the alert by construction.
 """
 
 from collections.abc import Iterable, Sequence

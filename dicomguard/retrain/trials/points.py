@@ -1,7 +1,7 @@
 """What the alert does on a source that had no part in setting it: calibrated on the others, then counted on that one.
 
 The network itself has trained on other patients of each source, so this is the threshold's share of the fall that a
-new hospital would see, not all of it.
+new hospital would see, not all of it. All alerts here rest on validation patients alone, those of studies too.
 
     python -m dicomguard.retrain.trials.points --data FOLDER --out FOLDER
 """
@@ -49,8 +49,8 @@ def counted(runs: Sequence[Run], calibration: Calibration) -> dict[str, Any]:
         ("pictures", [run for run in runs if len(run.planes) == 1]),
     ):
         flagged = [(run, calibrate.study_scores(run, calibration)[0] >= calibrate.ALERT) for run in chosen]
-        row[f"{name}_flagged"] = share([flag for run, flag in flagged if not run.family])
-        row[f"{name}_found"] = share([flag for run, flag in flagged if run.forged])
+        row[f"{name}_flagged"] = _share([flag for run, flag in flagged if not run.family])
+        row[f"{name}_found"] = _share([flag for run, flag in flagged if run.forged])
     return row
 
 
@@ -62,11 +62,10 @@ def slices_counted(runs: Sequence[Run], calibration: Calibration) -> dict[str, l
             forged += [bool(values[run.planes.index(plane)] >= 0) for plane in run.forged]
         elif not run.excerpt:
             authentic += [bool(value >= 0) for value in values]
-    return {"slices_flagged": share(authentic), "slices_found": share(forged)}
+    return {"slices_flagged": _share(authentic), "slices_found": _share(forged)}
 
 
-def share(flags: Sequence[bool]) -> list[float]:
-    """Count, of how many, 95 % upper bound of the share."""
+def _share(flags: Sequence[bool]) -> list[float]:
     count, of = sum(map(bool, flags)), len(flags)
     return [count, of, round(calibrate.upper_bound(count, of), 4)]
 
