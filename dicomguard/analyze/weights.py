@@ -56,7 +56,7 @@ class WeightsHead:
     channels: tuple[str, ...]
     scope: Scope
     operating_point: OperatingPoint
-    # Parameters of the score: read by `net.detector` (see `calibration.Calibration`).
+    # Parameters of the score: read by `net.detector` (see `scores.Calibration`).
     calibration: Mapping[str, Any]
     # Forgery scores of authentic studies, ascending: the rank of a score among them is reported.
     authentic_scores: tuple[float, ...]
