@@ -160,7 +160,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         for name, auc in found[kind].items():
             yield f"{name:<18} {_words(auc)}"
     yield f"{'mean of sources':<18} {_words(found['mean'])}"
-    for name in ("slices", "stacks"):
+    for name in [kind for kind in ("slices", "stacks", "pictures") if f"authentic_{kind}_flagged" in found]:
         flagged, of, bound = found[f"authentic_{name}_flagged"]
         hits, forged, _ = found[f"forged_{name}_found"]
         yield f"{name}: authentic flagged {flagged} of {of} (at most {bound:.1%}), forged found {hits} of {forged}"

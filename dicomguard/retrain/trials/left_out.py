@@ -1,9 +1,11 @@
 """What training loses without a group of families, a family or a source: the honest guess at the forger unseen.
 
-One short run with everything, one without each; what was left out is judged by both. Families of a group share a
-method, so leaving out one of them alone flatters. Runs start from chance: weights that have seen a family cannot
-unsee it. A source that is left out has no part in the alert either: the others set it, and its authentic slices are
-counted. Finished runs are kept in their folders, so that an interrupted command goes on.
+Short runs from chance, for weights that have seen a family cannot unsee it. What a run was trained without it judges,
+and so does another run that knew it. Families of a group share a method, so leaving out one of them alone flatters. A
+run may go without several things at once, joined by "+": two runs that each go without half of the groups judge every
+family for the price of two, and each is the other's measure. Where no run of the command knew something, one with
+everything is trained. The alert is set without what was left out, too, and what it flags is counted (`unseen`).
+Finished runs are kept in their folders, so that an interrupted command goes on.
 
     python -m dicomguard.retrain.trials.left_out --data FOLDER --out FOLDER --minutes 10 --without group:paste
 """
@@ -11,35 +13,29 @@ counted. Finished runs are kept in their folders, so that an interrupted command
 import argparse
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from dicomguard.analyze.net.detector import Detector
 from dicomguard.analyze.net.model import Network
 from dicomguard.errors import Refused
 from dicomguard.retrain import dataset
-from dicomguard.retrain.dataset import Split
-from dicomguard.retrain.net import calibrate, candidate, shown
-from dicomguard.retrain.net.shown import Run
 from dicomguard.retrain.tamper.families import ATTACKS
-from dicomguard.retrain.trials import dense, points, twins
+from dicomguard.retrain.trials import dense, hands, twins, unseen
 from dicomguard.retrain.trials.effort import ProcessorClock
 from dicomguard.retrain.trials.twins import Outcome
 
 _EVERYTHING = "everything"
-# Forgeries of each family and source beside which an alert is set and counted.
-_PER_FAMILY = 2
+_AND = "+"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absence:
     """What a run is trained without."""
 
-    # "group:paste", "family:splice", "source:lgg".
+    # "group:paste", "family:splice", "source:lgg", or several of them joined by "+".
     name: str
     families: frozenset[str] = frozenset()
     sources: frozenset[str] = frozenset()
@@ -48,9 +44,13 @@ class Absence:
         """Whether a forged slice shows what was left out."""
         return family in self.families or source in self.sources
 
+    def meets(self, other: "Absence") -> bool:
+        """Whether something is missing in both."""
+        return bool(self.families & other.families or self.sources & other.sources)
+
 
 def absences(sources: Sequence[str]) -> dict[str, Absence]:
-    """Everything that can be left out: groups first, then sources, then single families."""
+    """Everything that can be left out by itself: groups first, then sources, then single families."""
     groups = sorted({family.group for family in ATTACKS.values()})
     found = [
         Absence(name=f"group:{group}", families=frozenset(f.name for f in ATTACKS.values() if f.group == group))
@@ -59,6 +59,15 @@ def absences(sources: Sequence[str]) -> dict[str, Absence]:
     found += [Absence(name=f"source:{source}", sources=frozenset({source})) for source in sources]
     found += [Absence(name=f"family:{name}", families=frozenset({name})) for name in ATTACKS]
     return {one.name: one for one in found}
+
+
+def together(parts: Sequence[Absence]) -> Absence:
+    """Several that a run goes without at once."""
+    return Absence(
+        name=_AND.join(part.name for part in parts),
+        families=frozenset[str]().union(*(part.families for part in parts)),
+        sources=frozenset[str]().union(*(part.sources for part in parts)),
+    )
 
 
 def compared(absence: Absence, whole: Sequence[Outcome], without: Sequence[Outcome]) -> dict[str, Any]:
@@ -88,71 +97,67 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--per-family", type=int, default=6, help="forged slices of each family and source")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
-    parser.add_argument("--without", action="append", help="group:…, source:… or family:…; default all groups, sources")
+    parser.add_argument(
+        "--without",
+        action="append",
+        help="group:…, source:… or family:…, several for one run with + between; default all groups, sources",
+    )
     given = parser.parse_args(arguments)
     sources = sorted({one.source for one in dataset.read_index(given.data)})
     known = absences(sources)
-    wanted = given.without or [name for name in known if not name.startswith("family:")]
-    for name in wanted:
-        if name not in known:
-            raise Refused(f"Nothing is called {name!r}. Choose among {', '.join(known)}.")
+    runs = [
+        [_named(name, known) for name in text.split(_AND)]
+        for text in given.without or [name for name in known if not name.startswith("family:")]
+    ]
     chosen = twins.items(given.data, split=given.split, per_family=given.per_family, seed=given.seed)
-    whole = twins.outcomes(chosen, dense.dense_judge(_network(given, Absence(name=_EVERYTHING))))
-    rows = []
-    for name in wanted:
-        absence = known[name]
-        concerned = [item for item in chosen if absence.concerns(item.source, item.family)]
-        network = _network(given, absence)
-        row = compared(absence, whole, twins.outcomes(concerned, dense.dense_judge(network)))
-        rows.append({**row, **_strangers(given, network, absence)})
-        rows.sort(key=lambda row: (row["without"]["slice_auc"] is None, row["without"]["slice_auc"] or 0.0))
-        table = {
-            "split": given.split,
-            "seed": given.seed,
-            "minutes": given.minutes,
-            "everything": twins.figures(whole),
-            "rows": rows,
-        }
-        (given.out / "left_out.json").write_text(json.dumps(table, indent=1) + "\n")
-    _tell(twins.line("everything, all families", twins.figures(whole)))
+
+    @cache
+    def found(absence: Absence, only: Absence) -> list[Outcome]:
+        concerned = [item for item in chosen if only.concerns(item.source, item.family)]
+        return twins.outcomes(concerned, dense.dense_judge(_network(given, absence)))
+
+    @cache
+    def in_series(run: Absence) -> unseen.Unseen:
+        return unseen.look(
+            _network(given, run),
+            given.data,
+            families=run.families,
+            sources=run.sources,
+            split=given.split,
+            seed=given.seed,
+        )
+
+    rows: list[dict[str, Any]] = []
+    for parts in runs:
+        run = together(parts)
+        for part in parts:
+            other = next((one for one in map(together, runs) if not one.meets(part)), Absence(name=_EVERYTHING))
+            row = compared(part, found(other, part), found(run, part))
+            product = in_series(run).table(families=part.families, sources=part.sources)
+            rows.append({**row, "run": run.name, "beside": other.name, "as_in_the_product": product})
+            rows.sort(key=lambda row: (row["without"]["slice_auc"] is None, row["without"]["slice_auc"] or 0.0))
+            table = {"split": given.split, "seed": given.seed, "minutes": given.minutes, "rows": rows}
+            (given.out / "left_out.json").write_text(json.dumps(table, indent=1) + "\n")
     for row in rows:
-        _tell(twins.line(f"{row['left_out']} with", row["with"]))
-        _tell(twins.line(f"{row['left_out']} without", row["without"]))
-        if row["loss"] is not None:
-            _tell("{:<28} {:+.3f} [{:+.3f}, {:+.3f}]".format("  loss", *row["loss"]))
-        if "slices_flagged" in row:
-            flagged, of, bound = row["slices_flagged"]
-            hits, forged, _ = row["slices_found"]
-            _tell(
-                f"{'  alert set by the others':<28} authentic slices flagged {flagged} of {of} (at most {bound:.1%}), "
-                f"forged found {hits} of {forged}"
-            )
+        for line in lines(row):
+            _tell(line)
     return 0
 
 
-def stranger(
-    network: Network, data: Path, sources: Collection[str], *, split: Split, seed: int
-) -> dict[str, list[float]]:
-    """Slices of the `sources` at an alert that validation patients of the others set, in their series as in use.
-
-    Authentic ones flagged and forged ones found, each as [count, of, upper bound].
-    """
-    detector = Detector(network, candidate.bare_head("trial", {}), torch.device("cpu"))
-    parts = dataset.by_split(dataset.read_index(data))
-    others = [one for one in parts["validation"] if one.source not in sources]
-    own = [one for one in parts[split] if one.source in sources]
-
-    def runs(series: Sequence[dataset.Series]) -> list[Run]:
-        pixels = [dataset.read_pixels(data, one) for one in series]
-        return list(shown.forgeries(detector, pixels, seed=seed, per_family=_PER_FAMILY))
-
-    return points.slices_counted(runs(own), calibrate.alert(runs(others)))
+def lines(row: dict[str, Any]) -> Iterator[str]:
+    """What was left out, for a terminal."""
+    yield twins.line(f"{row['left_out']} with", row["with"])
+    yield twins.line(f"{row['left_out']} without", row["without"])
+    if row["loss"] is not None:
+        yield "{:<28} {:+.3f} [{:+.3f}, {:+.3f}]".format("  loss", *row["loss"])
+    for line in hands.lines(row["as_in_the_product"]):
+        yield f"    {line}"
 
 
-def _strangers(given: argparse.Namespace, network: Network, absence: Absence) -> dict[str, list[float]]:
-    if not absence.sources:
-        return {}
-    return stranger(network, given.data, absence.sources, split=given.split, seed=given.seed)
+def _named(name: str, known: dict[str, Absence]) -> Absence:
+    if name not in known:
+        raise Refused(f"Nothing is called {name!r}. Choose among {', '.join(known)}.")
+    return known[name]
 
 
 def _network(given: argparse.Namespace, absence: Absence) -> Network:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from dicomguard.errors import Refused
 from dicomguard.retrain import dataset
 from dicomguard.retrain.net import shown
 from dicomguard.retrain.net.shown import Run
+from dicomguard.retrain.net.train import TrainJob
 from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker
-from dicomguard.retrain.trials import dense, hands, left_out, points, shuffled, twins
+from dicomguard.retrain.tamper.families import ATTACKS
+from dicomguard.retrain.trials import dense, hands, left_out, points, shuffled, twins, unseen
 from dicomguard.retrain.trials.effort import ProcessorClock
 from dicomguard.retrain.trials.twins import Outcome, Said, View
 from tests.unit.retrain.net import archive, looks
@@ -102,26 +105,94 @@ def test_the_loss_is_of_what_was_left_out() -> None:
     assert row["loss"][1] < 0.5 < row["loss"][2]
 
 
-def test_a_source_left_out_has_no_part_in_the_alert_that_counts_it(
+def test_a_run_may_go_without_several_things() -> None:
+    known = left_out.absences(["lgg"])
+    both = left_out.together([known["group:gradient"], known["source:lgg"]])
+    assert both.name == "group:gradient+source:lgg"
+    assert both.concerns("lgg", "splice") and both.concerns("btp", "gradient") and not both.concerns("btp", "splice")
+    assert both.meets(known["source:lgg"]) and known["family:gradient"].meets(both)
+    assert not both.meets(known["group:paste"])
+
+
+def test_runs_without_a_half_each_are_judged_beside_each_other(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[frozenset[str]] = []
+
+    def network(job: TrainJob, **_: object) -> Network:
+        trained.append(job.left_out_families)
+        return Network()
+
+    judged: list[set[str]] = []
+
+    def outcomes(chosen: list[twins.Item], _: object) -> list[Outcome]:
+        judged.append({item.family for item in chosen})
+        return [outcome(item.family, 1, 0, item.patient) for item in chosen]
+
+    monkeypatch.setattr(dense, "short_run", network)
+    monkeypatch.setattr(twins, "outcomes", outcomes)
+    monkeypatch.setattr(unseen, "look", lambda *_, **__: unseen.Unseen(runs=looks.runs(), calibration=UNCALIBRATED))
+    given = ["--data", str(folder), "--out", str(tmp_path), "--minutes", "1", "--split", "test"]
+    halves = ["--without", "family:splice+family:pde", "--without", "family:mirror"]
+    assert left_out.main([*given, "--per-family", "1", *halves]) == 0
+    rows = {row["left_out"]: row for row in json.loads((tmp_path / "left_out.json").read_text())["rows"]}
+    assert set(rows) == {"family:splice", "family:pde", "family:mirror"}
+    assert rows["family:pde"]["run"] == rows["family:mirror"]["beside"] == "family:splice+family:pde"
+    assert rows["family:pde"]["beside"] == "family:mirror"
+    # Nobody needed a run with everything, and each judged only what it was trained without or measures.
+    assert set(trained) == {frozenset({"splice", "pde"}), frozenset({"mirror"})}
+    assert all(len(families) == 1 for families in judged)
+    with pytest.raises(Refused, match="Nothing is called 'group:unheard'"):
+        left_out.main([*given, "--without", "group:paste+group:unheard"])
+
+
+def test_what_was_left_out_has_no_part_in_the_alert_that_counts_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = archive.write(tmp_path, people=30, planes=2, size=64) / "index.csv"
     lines = index.read_text().splitlines()
     loud = [line.replace("own,", "loud,", 1) if k % 4 < 2 else line for k, line in enumerate(lines[1:])]
     index.write_text("\n".join([lines[0], *(line.replace("own,", "quiet,", 1) for line in loud)]) + "\n")
-    asked = []
+    asked: list[tuple[set[str], set[str]]] = []
+    alone: list[tuple[str, str]] = []
+    trained: set[tuple[str, str]] = set()
 
-    def forgeries(_: object, series: list[dataset.Pixels], **how: int) -> list[Run]:
-        asked.append({(one.series.source, dataset.split_of(one.series.patient_key, {})) for one in series})
+    def place(one: dataset.Pixels) -> tuple[str, str]:
+        return one.series.source, dataset.split_of(one.series.patient_key, {})
+
+    def forgeries(_: object, series: list[dataset.Pixels], *, names: list[str], **__: int) -> list[Run]:
+        asked.append(({" ".join(place(one)) for one in series}, set(names)))
         return [one for one in looks.runs() if one.pixels.series.source == series[0].series.source]
 
+    def authentic(_: object, one: dataset.Pixels) -> tuple[Run, None, None]:
+        alone.append(place(one))
+        return looks.run(one.series.source, [9.0] * 10, person=one.series.patient), None, None
+
     monkeypatch.setattr(shown, "forgeries", forgeries)
-    found = left_out.stranger(Network(), tmp_path, {"loud"}, split="test", seed=1)
-    assert asked == [{("loud", "test")}, {("quiet", "validation")}]
-    flagged, of, bound = found["slices_flagged"]
+
+    def stacks(_: object, series: Iterator[dataset.Pixels]) -> Iterator[Run]:
+        trained.update(place(one) for one in series)
+        yield from ()
+
+    monkeypatch.setattr(shown, "authentic", authentic)
+    monkeypatch.setattr(shown, "authentic_stacks", stacks)
+    found = unseen.look(Network(), tmp_path, families={"splice"}, sources={"loud"}, split="test", seed=1)
+    known = set(ATTACKS) - {"splice"}
+    assert asked == [
+        ({"quiet validation"}, known),
+        ({"quiet test"}, {"splice"}),
+        ({"loud test"}, known),
+    ]
+    # Those who trained set the alert of studies; nobody trained on people of the other source, so they count.
+    assert trained == {("quiet", "train")}
+    assert set(alone) == {("loud", "train")}
+    table = found.table(families=(), sources={"loud"})
+    flagged, of, bound = table["authentic_slices_flagged"]
+    assert of == 120 + 10 * len(alone)
     # One in twenty is what the quiet ones allow; the loud one would have allowed itself no more.
-    assert flagged / of > 0.15 and bound > flagged / of and of == 120
-    assert found["slices_found"][0] > 20
+    assert flagged / of > 0.15 and bound > flagged / of
+    own = found.table(families={"splice"}, sources=())
+    assert own["forged_slices_found"][1] == 48
 
 
 def test_an_oracle_and_a_constant_judge(folder: Path) -> None:
@@ -187,8 +258,8 @@ def test_an_alert_that_a_loud_source_had_no_part_in_flags_more_of_it() -> None:
 def test_authors_are_counted_apart_and_the_worst_family_comes_first() -> None:
     known = looks.runs()
     # What this author forges looks like what is authentic.
-    unseen = [replace(run, family="fourth/heal", forged=(0, 1)) for run in known if run.family]
-    found = hands.table([*known, *unseen], UNCALIBRATED)
+    strange = [replace(run, family="fourth/heal", forged=(0, 1)) for run in known if run.family]
+    found = hands.table([*known, *strange], UNCALIBRATED)
     assert [row["family"] for row in found["families"]] == ["fourth/heal", "splice"]
     assert found["hands"]["first"][0] > 0.95
     assert abs(found["hands"]["fourth"][0] - 0.5) < 0.15
