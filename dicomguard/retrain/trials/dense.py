@@ -23,18 +23,23 @@ from dicomguard.analyze.net.load import autocast
 from dicomguard.analyze.net.model import STRIDE, Network
 from dicomguard.analyze.scores import UNCALIBRATED, Look
 from dicomguard.clock import Clock
+from dicomguard.errors import Refused
 from dicomguard.retrain.net.train import TrainJob, train
+from dicomguard.retrain.tamper.families import ATTACKS
 from dicomguard.retrain.trials.twins import Judge, Said, View
 
-_RESULT = "trained.safetensors"
+_RESULT, _ASKED = "trained.safetensors", "asked.json"
 # More than any trial has time for: the minutes end it.
 _STEPS = 200_000
 
 
 def short_run(job: TrainJob, *, clock: Clock, told: Callable[[str], None]) -> Network:
-    """Train the dense maps from chance for the minutes of the job; what is finished is read, the rest goes on."""
-    path = job.out / _RESULT
-    if not path.is_file():
+    """Train the dense maps from chance for the minutes of the job; what is finished is read, the rest goes on.
+
+    Raises `Refused` when the folder holds a run that something else was asked of: its figures would get a wrong name.
+    """
+    _same_as_asked(job)
+    if not (job.out / _RESULT).is_file():
         dense = replace(job, dense_steps=_STEPS if job.minutes is not None else job.dense_steps, joint_steps=0)
 
         def progress(entry: dict[str, object]) -> None:
@@ -42,12 +47,44 @@ def short_run(job: TrainJob, *, clock: Clock, told: Callable[[str], None]) -> Ne
 
         tensors = train(dense, clock=clock, on_progress=progress)
         plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        aside = path.with_name(f".{path.name}.part")
+        aside = job.out / f".{_RESULT}.part"
         save_file(plain, str(aside))
-        aside.replace(path)
+        aside.replace(job.out / _RESULT)
+    return read_run(job.out)
+
+
+def read_run(folder: Path) -> Network:
+    """The network of a finished short run. Raises `Refused` where there is none."""
+    path = folder / _RESULT
+    if not path.is_file():
+        raise Refused(f"{folder} has no finished short run ({_RESULT}). Name the folder of one, or train it first.")
     network = Network()
     network.load_state_dict(load_file(path))
     return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+
+
+def _same_as_asked(job: TrainJob) -> None:
+    asked = {
+        "minutes": job.minutes,
+        "steps": None if job.minutes is not None else job.dense_steps,
+        "seed": job.seed,
+        "shuffled": job.falsify is not None,
+        "left_out_sources": sorted(job.left_out_sources),
+        "families": [name for name in ATTACKS if name not in job.left_out_families],
+    }
+    path = job.out / _ASKED
+    if path.is_file():
+        earlier = json.loads(path.read_text())
+        other = [name for name, value in asked.items() if earlier.get(name) != value]
+        if other:
+            raise Refused(
+                f"{job.out} holds a run that was asked for with other {' and '.join(other)}. "
+                "Use another output folder, or remove that one."
+            )
+        return
+    if (job.out / _RESULT).is_file():
+        raise Refused(f"{job.out} holds a run of which nobody noted what was asked. Use another output folder.")
+    path.write_text(json.dumps(asked, indent=1) + "\n")
 
 
 def effort(job: TrainJob) -> dict[str, Any]:

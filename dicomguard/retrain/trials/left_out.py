@@ -22,6 +22,7 @@ from typing import Any
 from dicomguard.analyze.net.model import Network
 from dicomguard.errors import Refused
 from dicomguard.retrain import dataset
+from dicomguard.retrain.net.train import TrainJob
 from dicomguard.retrain.tamper.families import ATTACKS
 from dicomguard.retrain.trials import dense, hands, twins, unseen
 from dicomguard.retrain.trials.effort import ProcessorClock
@@ -134,7 +135,8 @@ def main(arguments: list[str]) -> int:
             other = next((one for one in map(together, runs) if not one.meets(part)), Absence(name=_EVERYTHING))
             row = compared(part, found(other, part), found(run, part))
             product = in_series(run).table(families=part.families, sources=part.sources)
-            rows.append({**row, "run": run.name, "beside": other.name, "as_in_the_product": product})
+            row |= {"run": run.name, "beside": other.name, **dense.effort(_job(given, run))}
+            rows.append({**row, "as_in_the_product": product})
             rows.sort(key=lambda row: (row["without"]["slice_auc"] is None, row["without"]["slice_auc"] or 0.0))
             table = {"split": given.split, "seed": given.seed, "minutes": given.minutes, "rows": rows}
             (given.out / "left_out.json").write_text(json.dumps(table, indent=1) + "\n")
@@ -161,14 +163,18 @@ def _named(name: str, known: dict[str, Absence]) -> Absence:
 
 
 def _network(given: argparse.Namespace, absence: Absence) -> Network:
+    job = _job(given, absence)
+    job.out.mkdir(parents=True, exist_ok=True)
+    return dense.short_run(job, clock=ProcessorClock(), told=_tell)
+
+
+def _job(given: argparse.Namespace, absence: Absence) -> TrainJob:
     folder = given.out / absence.name.replace(":", "-").replace("/", "-")
-    folder.mkdir(parents=True, exist_ok=True)
-    job = replace(
+    return replace(
         dense.trial(given.data, folder, minutes=given.minutes, seed=given.seed, fused=given.fused),
         left_out_families=absence.families,
         left_out_sources=absence.sources,
     )
-    return dense.short_run(job, clock=ProcessorClock(), told=_tell)
 
 
 def _tell(text: str) -> None:

@@ -90,6 +90,11 @@ def train(data: Path, out: Path, *, minutes: float, seed: int, clock: Clock, sma
     return model.eval()
 
 
+def steps(out: Path) -> int:
+    """Of the stock model in this folder."""
+    return int(json.loads((out / _STATE).read_text())["step"])
+
+
 def _keep(out: Path, model: nn.Module, step: int, seconds: float) -> None:
     aside = out / f".{_RESULT}.part"
     save_file({name: value.contiguous().clone() for name, value in model.state_dict().items()}, str(aside))
@@ -145,20 +150,24 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True, help="CPU minutes")
-    parser.add_argument("--weights", type=Path, help="ours; default the shipped ones")
+    parser.add_argument(
+        "--beside", type=Path, help="folder of a finished short run of ours; default the shipped weights"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--per-family", type=int, default=3, help="forged slices of each family and source")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     given = parser.parse_args(arguments)
+    # Before the stock model has cost its minutes.
+    ours = dense.read_run(given.beside) if given.beside else load_network(weights.shipped(), torch.device("cpu"))
     model = train(given.data, given.out, minutes=given.minutes, seed=given.seed, clock=ProcessorClock())
-    ours = load_network(given.weights or weights.shipped(), torch.device("cpu"))
     judges: dict[str, Judge] = {"ours, dense maps": dense.dense_judge(ours), "stock Mask R-CNN": stock_judge(model)}
     judges |= {name: twins.peer_judge(peer) for name, peer in PEERS.items()}
     chosen = twins.items(given.data, split=given.split, per_family=given.per_family, seed=given.seed)
     found = {name: twins.outcomes(chosen, judge) for name, judge in judges.items()}
     rows = {name: twins.figures(each) for name, each in found.items()}
     gap = margin(found["ours, dense maps"], found["stock Mask R-CNN"])
-    (given.out / "stock.json").write_text(json.dumps({"rows": rows, "margin": gap}, indent=1) + "\n")
+    made = {"split": given.split, "seed": given.seed, "minutes": given.minutes, "steps": steps(given.out)}
+    (given.out / "stock.json").write_text(json.dumps({**made, "rows": rows, "margin": gap}, indent=1) + "\n")
     for name, row in rows.items():
         _tell(twins.line(name, row))
     if gap is not None:

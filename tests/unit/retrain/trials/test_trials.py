@@ -9,7 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
+from dicomguard.analyze.net.heads import ADDED, REAL, REMOVED
 from dicomguard.analyze.net.model import Network
 from dicomguard.analyze.scores import UNCALIBRATED
 from dicomguard.errors import Refused
@@ -19,7 +23,7 @@ from dicomguard.retrain.net.shown import Run
 from dicomguard.retrain.net.train import TrainJob
 from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker
 from dicomguard.retrain.tamper.families import ATTACKS
-from dicomguard.retrain.trials import dense, hands, left_out, points, shuffled, twins, unseen
+from dicomguard.retrain.trials import dense, hands, left_out, points, shuffled, stock, twins, unseen
 from dicomguard.retrain.trials.effort import ProcessorClock
 from dicomguard.retrain.trials.twins import Outcome, Said, View
 from tests.unit.retrain.net import archive, looks
@@ -121,6 +125,7 @@ def test_runs_without_a_half_each_are_judged_beside_each_other(
 
     def network(job: TrainJob, **_: object) -> Network:
         trained.append(job.left_out_families)
+        (job.out / "progress.jsonl").write_text('{"step": 30, "seconds": 60.0}\n')
         return Network()
 
     judged: list[set[str]] = []
@@ -139,6 +144,7 @@ def test_runs_without_a_half_each_are_judged_beside_each_other(
     assert set(rows) == {"family:splice", "family:pde", "family:mirror"}
     assert rows["family:pde"]["run"] == rows["family:mirror"]["beside"] == "family:splice+family:pde"
     assert rows["family:pde"]["beside"] == "family:mirror"
+    assert (rows["family:pde"]["steps"], rows["family:pde"]["minutes"]) == (30, 1.0)
     # Nobody needed a run with everything, and each judged only what it was trained without or measures.
     assert set(trained) == {frozenset({"splice", "pde"}), frozenset({"mirror"})}
     assert all(len(families) == 1 for families in judged)
@@ -241,6 +247,59 @@ def test_the_effort_of_a_run_is_what_it_noted_last(tmp_path: Path) -> None:
     (tmp_path / "progress.jsonl").write_text('{"step": 10, "seconds": 30.0}\n{"step": 20, "seconds": 90.0}\n')
     job = dense.trial(tmp_path, tmp_path, minutes=2, seed=7)
     assert dense.effort(job) == {"seed": 7, "steps": 20, "minutes": 1.5}
+
+
+def test_a_run_is_not_read_as_one_that_was_asked_for_differently(tmp_path: Path) -> None:
+    job = dense.trial(tmp_path, tmp_path, minutes=2, seed=7)
+    save_file(Network().state_dict(), str(tmp_path / "trained.safetensors"))
+    with pytest.raises(Refused, match="nobody noted"):
+        dense.short_run(job, clock=ProcessorClock(), told=print)
+    (tmp_path / "trained.safetensors").unlink()
+    # An archive that is none: what was asked is noted before anything can fail.
+    with pytest.raises(Refused, match="index"):
+        dense.short_run(job, clock=ProcessorClock(), told=print)
+    save_file(Network().state_dict(), str(tmp_path / "trained.safetensors"))
+    assert dense.short_run(job, clock=ProcessorClock(), told=print)
+    for other in (
+        replace(job, minutes=4),
+        replace(job, seed=8),
+        replace(job, left_out_sources=frozenset({"lgg"})),
+        replace(job, left_out_families=frozenset({"pde"})),
+        replace(job, falsify=shuffled.Shuffle(1)),
+    ):
+        with pytest.raises(Refused, match="asked for with other"):
+            dense.short_run(other, clock=ProcessorClock(), told=print)
+    with pytest.raises(Refused, match="no finished short run"):
+        dense.read_run(tmp_path / "nowhere")
+
+
+class Boxes(nn.Module):
+    """As torchvision's detection models answer: a sure real tumor, a likely added one, a faint removed one."""
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        masks = torch.zeros(3, 1, *images[0].shape[1:])
+        for k in range(3):
+            masks[k, 0, 10 * k : 10 * k + 8, :8] = 0.9
+        labels, scores = torch.tensor([REAL, ADDED, REMOVED]), torch.tensor([0.99, 0.8, 0.3])
+        return [{"labels": labels, "scores": scores, "masks": masks}]
+
+
+def test_the_stock_model_is_judged_by_what_it_calls_forged() -> None:
+    plane = np.random.default_rng(0).normal(100, 10, (96, 96)).astype(np.float32)
+    view = View(planes=[plane], heads=[plane > 0], neighbours=False, index=0)
+    said = stock.stock_judge(Boxes())(view)
+    assert said.score == pytest.approx(0.8)
+    assert said.marked is not None and np.argwhere(said.marked)[0].tolist() == [10, 0] and said.marked.sum() == 64
+    assert said.suspicion[:8].max() == 0 < said.suspicion[22, 3] < said.suspicion[12, 3]
+
+
+@pytest.mark.long
+def test_the_stock_model_trains_a_step_and_goes_on(folder: Path, tmp_path: Path) -> None:
+    first = stock.train(folder, tmp_path, minutes=0.01, seed=1, clock=ProcessorClock(), small=True)
+    assert stock.steps(tmp_path) == 1
+    again = stock.train(folder, tmp_path, minutes=0.0, seed=1, clock=ProcessorClock(), small=True)
+    for one, other in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_an_alert_that_a_loud_source_had_no_part_in_flags_more_of_it() -> None:
