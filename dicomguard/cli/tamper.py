@@ -35,8 +35,9 @@ def command(
 ) -> None:
     """Forge a study from an authentic one, for drills and tests.
 
-    All UIDs are new and every forged instance says Synthetic Data YES; forgery.json beside them tells what was changed
-    and where. Patient attributes are copied: use studies that may be shown.
+    UIDs are new, in references too, digital signatures are taken off and every instance says Synthetic Data YES;
+    forgery.json beside them tells what was changed and where. Patient and private attributes are copied: use studies
+    that may be shown.
 
     Example: dicomguard tamper study/ --output forged/ --kind added --seed 7
     """

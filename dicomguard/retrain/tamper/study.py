@@ -1,10 +1,11 @@
 """Forged DICOM studies: from an authentic study, and from bare planes by one writer for both twins.
 
-A forged study has new UIDs throughout, Synthetic Data (0008,001C) YES on every forged instance (PS3.3 C.12.1.1) and a
-`forgery.json` beside it. UIDs derive from the inputs, so the same call writes the same bytes. Pixels are written
-uncompressed; a forger's choice of codec would be a trace of its own.
+A forged study has new UIDs throughout, no digital signature of the authentic one, Synthetic Data (0008,001C) YES on
+every instance (PS3.3 C.12.1.1) and a `forgery.json` beside it. UIDs derive from the inputs, so the same call writes the
+same bytes. Pixels are written uncompressed; a forger's choice of codec would be a trace of its own.
 """
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from dicomguard.analyze.channels import head_mask
 from dicomguard.core import uid
 from dicomguard.errors import Refused
+from dicomguard.retrain.tamper import identity
 from dicomguard.retrain.tamper.families import ATTACKS, FAMILIES, Family
 from dicomguard.retrain.tamper.forged import Canvas, Forged, Kind, Mask, Pixels
 from dicomguard.retrain.tamper.region import SMALLEST_AREA_PX
@@ -230,28 +232,26 @@ def _write_study(
     datasets: Sequence[FileDataset], series: _Series, forged: Forged, first: int, output: Path, *, seed: int
 ) -> ForgedStudy:
     output.mkdir(parents=True, exist_ok=True)
-    identity = (str(series.datasets[0].SOPInstanceUID), forged.family, seed)
-    study_uid = uid.derive("forged-study", str(series.datasets[0].StudyInstanceUID), *identity)
+    # Another mask or donor gives other pixels, and those other UIDs.
+    pixels = hashlib.sha256(np.ascontiguousarray(forged.pixels).tobytes()).hexdigest()
+    forgery = (str(series.datasets[0].SOPInstanceUID), forged.family, seed, pixels)
     place = {str(dataset.SOPInstanceUID): index for index, dataset in enumerate(series.datasets)}
     files: list[Path] = []
     changed: list[str] = []
     slices: list[dict[str, object]] = []
     for number, dataset in enumerate(datasets):
-        original = str(dataset.SOPInstanceUID)
-        index = place.get(original, -1) - first
-        dataset.StudyInstanceUID = study_uid
-        dataset.SeriesInstanceUID = uid.derive("forged-series", str(dataset.SeriesInstanceUID), *identity)
-        dataset.SOPInstanceUID = uid.derive("forged-instance", original, *identity)
+        index = place.get(str(dataset.SOPInstanceUID), -1) - first
+        identity.replace(dataset, *forgery)
+        dataset.SyntheticData = "YES"
         if 0 <= index < forged.pixels.shape[0]:
             # The whole run goes through one writer; outside the forgery it carries the old values.
             _put_pixels(dataset, forged.pixels[index])
             if forged.mask[index].any():
                 changed.append(str(dataset.SOPInstanceUID))
                 slices.append({"sop_instance_uid": str(dataset.SOPInstanceUID), **_extent(forged.mask[index])})
-        if original in place:
-            dataset.add_new(0x0008001C, "CS", "YES")
         files.append(output / f"{number:05d}.dcm")
         _save(dataset, files[-1])
+    study_uid = str(series.datasets[0].StudyInstanceUID)
     record = output / RECORD_FILE
     facts = {
         "study_instance_uid": study_uid,
