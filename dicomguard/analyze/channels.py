@@ -7,9 +7,9 @@ Filters: KB 3×3 and KV 5×5 of the steganalysis rich model (Fridrich & Kodovsk�
 Mahdian & Saic 2009 and Gardella et al. 2021; bilateral filter as the noise reduction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeAlias
 
 import cv2
@@ -20,6 +20,8 @@ from scipy.optimize import isotonic_regression
 
 Plane: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.bool_]
+# (top, left, bottom, right) inside a slice, native pixels.
+Window: TypeAlias = tuple[int, int, int, int]
 # Image, noise-reduced image, its residual, four second differences, two local noise levels against the curve,
 # likeness to and difference from the neighbouring slices, and whether neighbours were there.
 NAMES = ("I", "N", "R", "K1", "K2", "K3", "K4", "V1", "V2", "Z1", "Z2", "A")
@@ -29,6 +31,8 @@ SMALLEST_SIDE = 96
 SMALLEST_HEAD_SHARE = 0.04
 # Pixels around a region that the widest filter reaches (11×11 variance of a 3×3 residual, 9×9 correlation of 5×5).
 MARGIN = 8
+# Noise-reduced windows that are kept: those of a slice and of its two neighbours.
+_KEPT = 3
 _CURVE_BINS = 16
 # Hounsfield units: values below this are CT's, or of a real image or padding; what separates a head from air in CT.
 _CT_AIR_HU = -500.0
@@ -201,20 +205,27 @@ class Prepared:
     scale: Scale
 
     @cached_property
-    def _bilateral_sigma(self) -> float:
-        return float(np.median(self.scale.sigmas))
+    def _denoised(self) -> Callable[[int, Window], tuple[Plane, Plane]]:
+        """Window of a slice, as it is and noise-reduced; a walk along the series wants each three times in a row."""
+        # Without `self` in it: a circle would keep the whole series until the collector comes by.
+        slices, sigma = self.slices, float(np.median(self.scale.sigmas))
 
-    def stack(self, index: int, region: tuple[int, int, int, int] | None = None) -> Plane:
-        """C×h×w float32 channels of a slice; `region` = (top, left, bottom, right) inside it, native pixels."""
+        @lru_cache(maxsize=_KEPT)
+        def denoised(index: int, window: Window) -> tuple[Plane, Plane]:
+            pixels = np.ascontiguousarray(slices[index][window[0] : window[2], window[1] : window[3]])
+            return pixels, _denoise(pixels, sigma)
+
+        return denoised
+
+    def stack(self, index: int, region: Window | None = None) -> Plane:
+        """C×h×w float32 channels of a slice, or of a region of it."""
         height, width = self.slices[index].shape
         top, left, bottom, right = region or (0, 0, height, width)
         outer = (max(top - MARGIN, 0), max(left - MARGIN, 0), min(bottom + MARGIN, height), min(right + MARGIN, width))
-        window = np.s_[outer[0] : outer[2], outer[1] : outer[3]]
-        x = np.ascontiguousarray(self.slices[index][window])
+        x, denoised = self._denoised(index, outer)
         sigma = self.scale.sigma_at(cv2.blur(x, (5, 5)))
         inverse = np.float32(1.0) / sigma
         span = np.float32(self.scale.high - self.scale.low)
-        denoised = _denoise(x, self._bilateral_sigma)
         residual = (x - denoised) * inverse
         planes = [np.clip((x - np.float32(self.scale.low)) / span, 0.0, 1.5)]
         planes.append(np.clip((denoised - np.float32(self.scale.low)) / span, 0.0, 1.5))
@@ -223,31 +234,31 @@ class Prepared:
         planes += [_squash(filtered[i], self.scale.gains[i + 1]) for i in range(4)]
         energy = np.square(filtered[2] / np.float32(self.scale.gains[3]))
         planes += [_level(energy, 5), _level(energy, 11)]
-        planes += self._through_plane(index, window, x, residual, inverse)
-        inside = cv2.dilate(self.heads[index][window].astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.float32)
+        planes += self._through_plane(index, outer, x, residual, inverse)
+        head = self.heads[index][outer[0] : outer[2], outer[1] : outer[3]].astype(np.uint8)
+        inside = cv2.dilate(head, np.ones((5, 5), np.uint8)).astype(np.float32)
         stacked = np.stack(planes).astype(np.float32) * inside
         y, x0 = top - outer[0], left - outer[1]
         return np.ascontiguousarray(stacked[:, y : y + bottom - top, x0 : x0 + right - left])
 
-    def _through_plane(
-        self, index: int, window: tuple[slice, slice], x: Plane, residual: Plane, inverse: Plane
-    ) -> list[Plane]:
+    def _through_plane(self, index: int, outer: Window, x: Plane, residual: Plane, inverse: Plane) -> list[Plane]:
         """Z1 likeness of the residual to a neighbour's, Z2 difference from the neighbours' mean, A available."""
         neighbours = []
         if index > 0 and self.contiguous[index - 1]:
-            neighbours.append(np.ascontiguousarray(self.slices[index - 1][window]))
+            neighbours.append(self._denoised(index - 1, outer))
         if index + 1 < len(self.slices) and self.contiguous[index]:
-            neighbours.append(np.ascontiguousarray(self.slices[index + 1][window]))
+            neighbours.append(self._denoised(index + 1, outer))
         if not neighbours:
             return [np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)]
         likeness = np.full_like(x, -1.0)
         own = cv2.blur(residual * residual, (9, 9))
-        for other in neighbours:
-            theirs = (other - _denoise(other, self._bilateral_sigma)) * inverse
+        for other, smooth in neighbours:
+            theirs = (other - smooth) * inverse
             shared = cv2.blur(residual * theirs, (9, 9))
             energy = np.sqrt(np.maximum(own * cv2.blur(theirs * theirs, (9, 9)), 0)) + np.float32(1e-3)
             likeness = np.maximum(likeness, shared / energy)
-        mean = neighbours[0] if len(neighbours) == 1 else (neighbours[0] + neighbours[1]) * np.float32(0.5)
+        others = [other for other, _ in neighbours]
+        mean = others[0] if len(others) == 1 else (others[0] + others[1]) * np.float32(0.5)
         return [likeness, np.tanh((x - mean) * inverse * np.float32(1 / 24)), np.ones_like(x)]
 
 

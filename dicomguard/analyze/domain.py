@@ -23,12 +23,16 @@ _COUNTED = 5
 _SATURATED_SHARE = 0.2
 _SATURATED_PIXELS = 100
 
-# Phrase of `scope_reasons` where fine noise is missing; `core.english.NOTES` says what that means.
+# Phrases of `scope_reasons` for pixels that give less to judge by; `core.english.NOTES` says what each means.
 SMOOTH = "fine noise missing"
+COMPRESSED = "traces of lossy compression"
 
 
-def outside(planes: Sequence[Plane], plan: SeriesPlan, *, smoothing: float) -> tuple[str, ...]:
-    """Short phrases, as selection gives them; () inside. `planes` has at least one slice, all of one shape."""
+def outside(planes: Sequence[Plane], plan: SeriesPlan, *, smoothing: float, compressed: bool) -> tuple[str, ...]:
+    """Short phrases, as selection gives them; () inside. `planes` has at least one slice, all of one shape.
+
+    `compressed`: some slice shows traces of a compression that its header does not mention.
+    """
     reasons = []
     rows, columns = planes[0].shape
     if min(rows, columns) < SIDES[0] or max(rows, columns) > SIDES[1]:
@@ -44,6 +48,8 @@ def outside(planes: Sequence[Plane], plan: SeriesPlan, *, smoothing: float) -> t
         reasons.append(f"{levels} grey levels")
     if smoothing > SMOOTHED:
         reasons.append(SMOOTH)
+    if compressed:
+        reasons.append(COMPRESSED)
     return tuple(reasons)
 
 

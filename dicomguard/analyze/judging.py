@@ -12,7 +12,7 @@ from dicomguard.core.finding import Sentence
 Plane: TypeAlias = NDArray[np.float32]
 Mask: TypeAlias = NDArray[np.bool_]
 
-# Half of what was zero-filled lies above it, and one authentic series in a hundred (docs/decisions/0001).
+# Half of what was zero-filled lies above it, and one authentic series in a hundred (docs/decisions/0007).
 SMOOTHED = 4.0
 
 

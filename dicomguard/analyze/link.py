@@ -2,7 +2,7 @@
 
 A region's probability is that of its best few neighbouring slices: one loud slice among quiet ones is no region. A
 region on a single slice of a stack pays for being alone, and a long stack has more chances to look forged than a short
-one: both are in the calibration (`scores.Calibration`, fitted on validation studies). Knows no network and no DICOM.
+one: both are in the calibration (`scores.Calibration`). Knows no network and no DICOM.
 """
 
 from collections.abc import Mapping, Sequence

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dicomguard.analyze.card import Card
 from dicomguard.errors import Broken, Refused
 
 SCHEMA = 1
@@ -63,6 +64,8 @@ class WeightsHead:
     # Seed, steps, data sets with licences.
     training: Mapping[str, Any]
     sha256: str
+    # None in files that were written before there were cards.
+    card: Card | None = None
 
 
 def read_head(path: Path) -> WeightsHead:
@@ -78,7 +81,9 @@ def read_head(path: Path) -> WeightsHead:
         raise Refused(f"{path.name} does not begin with a safetensors head. Give a .safetensors file of dicomguard.")
     try:
         record = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"][_RECORD])
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(record, dict):
+            raise TypeError(f"the record is a {type(record).__name__}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Refused(
             f"{path.name} holds no record of dicomguard in its head. Give weights made by dicomguard."
         ) from error
@@ -111,6 +116,7 @@ def from_record(record: Mapping[str, Any], *, sha256: str) -> WeightsHead:
             authentic_scores=tuple(record["authentic_scores"]),
             training=record["training"],
             sha256=sha256,
+            card=None if record.get("card") is None else Card.from_json(record["card"]),
         )
     except (KeyError, TypeError) as error:
         raise Broken(f"The weights record lacks or misnames {error}. Restore the weights file.") from error
@@ -132,6 +138,7 @@ def to_metadata(head: WeightsHead) -> dict[str, str]:
         "calibration": dict(head.calibration),
         "authentic_scores": list(head.authentic_scores),
         "training": dict(head.training),
+        **({} if head.card is None else {"card": head.card.to_json()}),
     }
     return {_RECORD: json.dumps(record, sort_keys=True)}
 

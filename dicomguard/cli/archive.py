@@ -25,6 +25,9 @@ app = typer.Typer(
 )
 By = Annotated[str, typer.Option("--by", help="Name of the person who does this; it stands in the manifest.")]
 Sources = Annotated[list[str] | None, typer.Option("--source", help="DICOM: where from. Planes: take only it; repeat.")]
+Provenance = Annotated[
+    str, typer.Option(help="Who drew or confirmed the masks and labels, and how; the second person reads it.")
+]
 Masks = Annotated[Path | None, typer.Option(help="DICOM: folder of PNGs named as the files, white on lesions.")]
 
 
@@ -35,6 +38,7 @@ def add(
     licence: Annotated[str, typer.Option(help="By what right the pictures may be trained on, for example CC BY 4.0.")],
     source: Sources = None,
     label: Annotated[Label, typer.Option(help="DICOM: whether the studies show a tumor.")] = "no_tumor",
+    label_provenance: Provenance = "",
     masks: Masks = None,
     archive: Archive = None,
     settings: Settings = None,
@@ -50,13 +54,23 @@ def add(
     """
     root, taken, refused = root_of(archive, settings), 0, 0
     if (path / "index.csv").is_file():
-        found: Iterator[adding.NewCase] = slices.read(path, licence=licence, sources=frozenset(source or ()))
+        found: Iterator[adding.NewCase] = slices.read(
+            path, licence=licence, label_provenance=label_provenance, sources=frozenset(source or ())
+        )
     else:
         if len(source or ()) != 1:
             raise Refused(
                 "DICOM needs one --source, your name for where the studies are from. Give for example clinic."
             )
-        found = dicom.read(path, archive=root, source=(source or [""])[0], licence=licence, label=label, masks=masks)
+        found = dicom.read(
+            path,
+            archive=root,
+            source=(source or [""])[0],
+            licence=licence,
+            label=label,
+            label_provenance=label_provenance,
+            masks=masks,
+        )
     for new in track(found, description="cases", console=Console(stderr=True), transient=True):
         try:
             case = adding.add(root, new, curator=by, clock=SystemClock(), disk=SystemDisk())
@@ -95,6 +109,7 @@ def review_(
             root, case_id, by=by, accepted=not decline, remark=remark, clock=SystemClock(), disk=SystemDisk()
         )
         print(f"{entry.case.case_id}  {entry.case.patient_key}  {entry.state}")
+        print(f"  {entry.case.label}, label provenance: {entry.case.label_rests_on}")
 
 
 app.command("list")(list_)

@@ -10,6 +10,7 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dicomguard import config
 from dicomguard.errors import Broken, Refused
@@ -33,7 +34,8 @@ def root_of(archive: Path | None, settings: Path | None) -> Path:
 def list_(archive: Archive = None, settings: Settings = None, as_json: AsJson = False) -> None:
     """Show the cases.
 
-    Whose they are, in which split, who added and who reviewed them; a person is in one split only.
+    Whose they are, in which split, who added and who reviewed them; a person is in one split only. The number at a
+    label leads to what it rests on.
     """
     now = contents.read(root_of(archive, settings))
     frozen = {case_id for case_id, _ in now.golden.members} if now.golden else set()
@@ -41,20 +43,25 @@ def list_(archive: Archive = None, settings: Settings = None, as_json: AsJson = 
         for entry in now.entries:
             print(json.dumps({**asdict(entry), "golden": entry.case.case_id in frozen}))
         return
-    table = Table(box=box.SIMPLE)
+    table = Table(box=box.SIMPLE, collapse_padding=True, pad_edge=False)
     for name in _COLUMNS:
         table.add_column(name, no_wrap=name in ("case", "person", "state"))
+    notes: dict[str, int] = {}
     for entry in now.entries:
-        table.add_row(*_cells(entry, golden=entry.case.case_id in frozen))
+        note = notes.setdefault(entry.case.label_rests_on, len(notes) + 1)
+        # As Text: what stands in brackets is no markup.
+        table.add_row(*map(Text, _cells(entry, note=note, golden=entry.case.case_id in frozen)))
     Console().print(table)
+    for provenance, note in notes.items():
+        print(f"({note}) label provenance: {provenance}")
     states = Counter(entry.state for entry in now.entries)
     print(f"{len(now.entries)} cases: " + ", ".join(f"{count} {state}" for state, count in sorted(states.items())))
 
 
-def _cells(entry: Entry, *, golden: bool) -> tuple[str, ...]:
+def _cells(entry: Entry, *, note: int, golden: bool) -> tuple[str, ...]:
     case, split = entry.case, "golden" if golden else entry.case.split
     # Eight letters are enough to name a case.
-    whose = (case.case_id[:8], case.patient_key, case.label, split, str(len(case.files)))
+    whose = (case.case_id[:8], case.patient_key, f"{case.label} ({note})", split, str(len(case.files)))
     readers = ", ".join(name for name in (case.curator, entry.reviewer) if name)
     return (*whose, readers, entry.state)
 

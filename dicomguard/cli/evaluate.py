@@ -27,6 +27,10 @@ AtOnce = Annotated[
     int | None,
     typer.Option("--at-once", min=1, help="Studies judged beside each other, one core each; default: up to 4."),
 ]
+Trials = Annotated[
+    Path | None,
+    typer.Option("--trials", help="Folder of dicomguard.retrain.trials; what its short runs found joins the report."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="The report as JSON on standard output.")]
 Settings = Annotated[Path | None, typer.Option("--config", help="Configuration whose [analysis] weights are used.")]
 
@@ -43,6 +47,7 @@ def command(
     sealed: Sealed = False,
     person: Keys = None,
     at_once: AtOnce = None,
+    trials: Trials = None,
     as_json: AsJson = False,
     settings: Settings = None,
 ) -> None:
@@ -51,7 +56,8 @@ def command(
     Every test patient is forged by every tamper family, written as DICOM and judged as a received study is, beside the
     authentic twin. False alarms come first, with upper bounds, then slice and study AUC by family, worst first, the
     four answers, processing, controls and goals; the page adds curves, calibration, strata, peers and a gallery. The
-    threshold is the model's own; nothing is chosen on the test set.
+    threshold is the model's own; nothing is chosen on the test set. With --trials, short runs say what weights trained
+    without a family or a source would find, which these cannot.
 
     Example: dicomguard evaluate scans/ --fast --output report/
     """
@@ -72,6 +78,7 @@ def command(
             fast=fast,
             sealed=sealed,
             at_once=at_once or min(_MOST_AT_ONCE, len(os.sched_getaffinity(0))),
+            trials=trials,
             progress=lambda done, total: bars.update(bar, completed=done, total=total),
         )
     print(json.dumps(document, sort_keys=True) if as_json else report.text(document))

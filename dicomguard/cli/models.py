@@ -15,6 +15,7 @@ from rich.table import Table
 from dicomguard import config
 from dicomguard.analyze import weights
 from dicomguard.cli.verify import open_existing
+from dicomguard.errors import Refused
 from dicomguard.flow import approval
 from dicomguard.store import models
 from dicomguard.store.db import Store
@@ -60,6 +61,24 @@ def list_(
     judging = any(row.state == "current" for row in rows)
     table.add_row(shipped.id, shipped.sha256[:12], "shipped" if judging else "shipped, current", "", "")
     Console().print(table)
+
+
+@app.command()
+def card(
+    file: Annotated[Path | None, typer.Argument(help="Weights; else those that ship with the package.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The card as it stands in the file.")] = False,
+) -> None:
+    """Print the model card in a weights file: false alarms, intended use, known failures, data with licences."""
+    head = weights.read_head(file or weights.shipped())
+    if head.card is None:
+        raise Refused(f"{head.id} carries no card. Look in docs/model-card.md for that of the shipped weights.")
+    if as_json:
+        print(json.dumps(head.card.to_json(), indent=1))
+        return
+    print(f"{head.id}, version {head.version}\n")
+    data = "; ".join(f"{source}: {licence}" for source, licence in head.training["data"].items())
+    for heading, text in (*head.card.lines(), ("Data", data)):
+        print(f"{heading}: {text}\n")
 
 
 @app.command()

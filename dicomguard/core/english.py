@@ -123,6 +123,9 @@ NOTES = {
     "lossy compression": (
         "The slices of {series} were compressed with loss, which can remove traces of a forgery or look like some."
     ),
+    "traces of lossy compression": (
+        "Slices of {series} look compressed with loss, which can remove traces of a forgery or look like some."
+    ),
     "fine noise missing": (
         "Fine noise is missing in {series}, as after smoothing or enlarging: traces of editing are hard to see there, "
         "and that none was found says little."

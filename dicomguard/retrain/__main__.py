@@ -48,6 +48,8 @@ def _train(job: Mapping[str, Any], channel: child.Channel) -> dict[str, Any]:
     path = out / _CANDIDATE
     if not path.is_file():
         steps = 0
+        incumbent = Path(job["incumbent"])
+        parent = weights.read_head(incumbent).id
 
         def told(line: Mapping[str, object]) -> None:
             nonlocal steps
@@ -57,7 +59,7 @@ def _train(job: Mapping[str, Any], channel: child.Channel) -> dict[str, Any]:
         training = train.TrainJob(
             archive=Path(job["data"]),
             out=out,
-            incumbent=Path(job["incumbent"]),
+            incumbent=incumbent,
             seed=job["seed"],
             minutes=job["minutes"],
             small=job["small"],
@@ -73,6 +75,7 @@ def _train(job: Mapping[str, Any], channel: child.Channel) -> dict[str, Any]:
             seed=_CALIBRATION_SEED,
             steps=steps,
             version=job["version"],
+            parent=parent,
             small=job["small"],
         )
     head = weights.read_head(path)

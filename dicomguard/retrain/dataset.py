@@ -4,7 +4,8 @@ Reads a folder of planes listed in `index.csv` (one line a plane; columns in `CO
 the shipped weights know is frozen in `splits/*.json`; a patient who is in no list falls by the hash of the key, so an
 archive can grow without moving anybody. Knows no network and no forgery.
 
-Copies among sequences and patients: the same pixels on both sides of a split are refused (`assert_disjoint`).
+Copies among sequences and patients: the same pixels on both sides of a split are refused (`assert_disjoint`), and so
+are near copies where an archive is frozen or a training begins (`assert_no_near_copies`).
 """
 
 import csv
@@ -258,6 +259,15 @@ def near_copy_hashes(root: Path, series: Iterable[Series]) -> list[tuple[str, in
         (plane.file, difference_hash(np.asarray(Image.open(root / plane.file))))
         for one in series
         for plane in one.planes
+    ]
+
+
+def hashes_of_decoded(pixels: Iterable[Pixels]) -> list[tuple[str, int]]:
+    """As `near_copy_hashes`, of series that are in memory."""
+    return [
+        (plane.file, difference_hash(stored))
+        for one in pixels
+        for plane, stored in zip(one.series.planes, one.stored, strict=True)
     ]
 
 

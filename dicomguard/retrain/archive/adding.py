@@ -20,6 +20,8 @@ from dicomguard.retrain.archive.case import Case, CaseFile, Entry, Label, Role, 
 
 INCOMING = "incoming"
 _BLOCK_BYTES = 1 << 20
+# Of each text that a case brings; a citation fits.
+MOST_LETTERS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ class NewCase:
     licence: str
     files: tuple[NewFile, ...]
     deidentified: str = ""
+    label_provenance: str = ""
 
 
 def add(
@@ -66,6 +69,7 @@ def add(
 
     `split_of` gives a person's split; None: the frozen lists of the package, else the hash of the key.
     """
+    _refuse_garbage(new)
     with manifest.locked(root):
         known = contents.read(root).entries if (root / manifest.MANIFEST).is_file() else ()
         _refuse_copies(new, known)
@@ -85,10 +89,21 @@ def add(
             added_at=clock.now().isoformat(timespec="seconds"),
             files=files,
             deidentified=new.deidentified,
+            label_provenance=new.label_provenance.strip(),
         )
         _move_in(root, aside, case, disk)
         manifest.append(root, kind=contents.ADDED, by=curator, body=case.to_json(), clock=clock, disk=disk)
         return case
+
+
+def _refuse_garbage(new: NewCase) -> None:
+    """Asked of what comes in only: a line that is there already has to stay readable."""
+    for name in ("source", "patient", "group", "licence", "label_provenance"):
+        text, what = str(getattr(new, name)), name.replace("_", " ")
+        if len(text) > MOST_LETTERS:
+            raise Refused(f"The {what} has {len(text)} letters; {MOST_LETTERS} are allowed. Shorten it.")
+        if hidden := next((letter for letter in text if not letter.isprintable()), ""):
+            raise Refused(f"The {what} has the character U+{ord(hidden):04X}, which cannot be shown. Take it out.")
 
 
 def _refuse_copies(new: NewCase, known: Sequence[Entry]) -> None:

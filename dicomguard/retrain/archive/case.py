@@ -56,6 +56,8 @@ class Case:
     files: tuple[CaseFile, ...]
     # What was taken out of the DICOM headers; "" for slices, which have none.
     deidentified: str = ""
+    # Who drew or confirmed the masks and the label, and how; "" where nobody said, as in lines older than the question.
+    label_provenance: str = ""
 
     def __post_init__(self) -> None:
         if self.label not in LABELS:
@@ -77,6 +79,11 @@ class Case:
         return f"{self.source}/{self.patient}"
 
     @property
+    def label_rests_on(self) -> str:
+        """The label's provenance as people read it."""
+        return self.label_provenance or "not stated"
+
+    @property
     def pixel_hashes(self) -> frozenset[str]:
         """What tells that a picture is already there."""
         return frozenset(file.pixel_sha256 for file in self.files if file.pixel_sha256)
@@ -87,11 +94,13 @@ class Case:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Case":
-        """Inverse of `to_json`; `Broken` when a field is missing or unknown."""
+        """Inverse of `to_json`; `Broken` when a field is missing or unknown, or when there can be no such case."""
         try:
             return cls(**{**value, "files": tuple(CaseFile(**file) for file in value["files"])})
         except (TypeError, KeyError) as error:
             raise Broken(f"A case of the manifest cannot be read: {error}. Use the version that wrote it.") from error
+        except Refused as error:
+            raise Broken(f"The manifest has a case that cannot be: {error} Restore it from a backup.") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

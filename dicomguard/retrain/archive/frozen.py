@@ -41,6 +41,8 @@ class Frozen:
     # Who added the cases that are trained on.
     curators: tuple[str, ...]
     licences: tuple[str, ...]
+    # What the labels rest on, by source; empty in the list of a run from before it was asked.
+    label_provenances: tuple[str, ...] = ()
 
     @property
     def golden_sha256(self) -> str:
@@ -61,6 +63,7 @@ class Frozen:
             **pairs,
             curators=tuple(value["curators"]),
             licences=tuple(value["licences"]),
+            label_provenances=tuple(value.get("label_provenances", ())),
         )
 
 
@@ -105,6 +108,7 @@ def freeze(root: Path, out: Path, *, progress: Callable[[int, int], None] | None
         golden=tuple((case.case_id, contents.sha256_of(case)) for case in held_out),
         curators=tuple(sorted({case.curator for case in cases})),
         licences=tuple(sorted({f"{case.source}: {case.licence}" for case in (*cases, *held_out)})),
+        label_provenances=tuple(sorted({f"{case.source}: {case.label_rests_on}" for case in (*cases, *held_out)})),
     )
     (out / RECORD).write_bytes(canon.encode(frozen.to_json()))
     return frozen

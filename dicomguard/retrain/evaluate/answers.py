@@ -6,7 +6,7 @@ from typing import Any
 
 from dicomguard.retrain.evaluate import curves, metrics
 from dicomguard.retrain.evaluate.records import AUTHENTIC, LesionRecord, SliceRecord, StudyRecord
-from dicomguard.retrain.evaluate.summary import digits, hand
+from dicomguard.retrain.evaluate.summary import hand
 
 _LABELS = ("real", "absent", "added", "removed", "not_analysable")
 _TITLES = {"families": "own families", "second_hand": "second hand", "sealed": "sealed"}
@@ -63,7 +63,7 @@ def rocs(slices: Sequence[SliceRecord], studies: Sequence[StudyRecord]) -> list[
                             "source": source,
                             "hand": group,
                             "title": f"{source}, {title}",
-                            "auc": digits(metrics.auc(own, quiet)),
+                            "auc": metrics.digits(metrics.auc(own, quiet)),
                             "points": points,
                         }
                     )
@@ -88,7 +88,7 @@ def frocs(studies: Sequence[StudyRecord], lesions: Sequence[LesionRecord]) -> li
         found = curves.froc([curves.Marked(patient=r.patient, marks=r.marks, wanted=r.wanted) for r in here])
         if found is not None:
             dice = [record.dice for record in here if record.dice is not None]
-            mean = digits(sum(dice) / len(dice)) if dice else None
+            mean = metrics.digits(sum(dice) / len(dice)) if dice else None
             rows.append(
                 {
                     "search": "lesion",

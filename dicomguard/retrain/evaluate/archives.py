@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dicomguard import part10
 from dicomguard.errors import Refused
 from dicomguard.retrain.evaluate.scoring import study_of
 
@@ -27,3 +28,8 @@ def unpacked(archive: Path) -> Iterator[list[list[Path]]]:
             if study is not None:
                 by_study[study].append(path)
         yield [by_study[study] for study in sorted(by_study)]
+
+
+def patient_of(path: Path) -> str | None:
+    """Patient ID of an instance; None where it says none: others may then be of the same person."""
+    return str(part10.read_dataset_head(path, tags=("PatientID",)).get("PatientID") or "") or None

@@ -14,7 +14,7 @@ import numpy as np
 
 from dicomguard.errors import DicomguardError
 from dicomguard.retrain.evaluate import format_only, metrics, peers, places
-from dicomguard.retrain.evaluate.archives import unpacked
+from dicomguard.retrain.evaluate.archives import patient_of, unpacked
 from dicomguard.retrain.evaluate.cases import SMALLEST_MASK_PX, Case, Forgery, forge
 from dicomguard.retrain.evaluate.gallery import Keeper, Shot
 from dicomguard.retrain.evaluate.records import (
@@ -184,10 +184,11 @@ class Bench:
         for forged, pixels in stacks:
             name = f"{operation}/{'forged' if forged else AUTHENTIC}"
             judged = self.planes(case, done.apply(pixels, low, high), name)
+            # An operation may move the forged pixels, or cut them off.
             wanted = [
                 value
                 for z, value in judged.scores.items()
-                if not forged or (forgery is not None and int(forgery.mask(z)[0].sum()) >= SMALLEST_MASK_PX)
+                if not forged or (forgery and int(done.moved(forgery.mask(z)[0]).sum()) >= SMALLEST_MASK_PX)
             ]
             records.append(
                 ProcessedRecord(
@@ -343,7 +344,8 @@ class Bench:
                     except DicomguardError:
                         # Archives also hold what no node analyses; it raises no alarm.
                         continue
-                    person = f"{name}/{number}"
+                    # A person may have several studies, in several archives.
+                    person = f"dicom/{patient_of(files[0]) or f'{archive.name}/{number}'}"
                     value = scored.document["score"]["forgery"]
                     self.studies.append(
                         StudyRecord(

@@ -1,12 +1,12 @@
 """The controls of an evaluation as a table: what must hold if the figures mean anything, and whether it does. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from dicomguard.retrain.evaluate import format_only, metrics
+from dicomguard.retrain.evaluate import alarms, format_only, metrics
 from dicomguard.retrain.evaluate.metrics import Drawn
 from dicomguard.retrain.evaluate.records import (
     AUTHENTIC,
@@ -16,7 +16,7 @@ from dicomguard.retrain.evaluate.records import (
     OutsideRecord,
     SliceRecord,
 )
-from dicomguard.retrain.evaluate.summary import digits
+from dicomguard.retrain.evaluate.report import cell
 
 # A control at chance lies here.
 _CHANCE = (0.45, 0.55)
@@ -37,6 +37,20 @@ def controls(
     return [*rows, *_benign(processing)]
 
 
+def shuffled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Short runs whose truth was shuffled: a row each, as the trial judged itself."""
+    return [
+        {
+            "control": "shuffled labels",
+            "must": f"slice and pixel AUC {_CHANCE[0]} to {_CHANCE[1]}, F1 below 0.05 (short run)",
+            "reached": f"slice AUC {cell(row['slice_auc'])}, pixel AUC {cell(row['pixel_auc'])}, F1 {cell(row['f1'])} "
+            f"after {row['minutes']:g} CPU minutes from chance; not the weights evaluated here",
+            "holds": row["holds"],
+        }
+        for row in rows
+    ]
+
+
 def _identity(doses: Sequence[DoseRecord]) -> dict[str, Any]:
     own = [record for record in doses if record.strength == IDENTITY]
     gaps = [abs(a - b) for record in own for a, b in zip(record.scores, record.twins, strict=True)]
@@ -47,9 +61,7 @@ def _identity(doses: Sequence[DoseRecord]) -> dict[str, Any]:
         "reached": f"{equal} of {len(own)} equal, scores differ by at most {max(gaps, default=0.0):.1e}; "
         f"{sum(record.flagged for record in own)} of {len(own)} flagged",
         "holds": None if not own else equal == len(own) and max(gaps, default=0.0) <= _SAME_SCORE,
-        "studies": len(own),
-        "studies_flagged": sum(record.flagged for record in own),
-        "studies_upper": digits(metrics.upper_bound(sum(record.flagged for record in own), len(own))),
+        **alarms.of_studies((record.patient, record.flagged) for record in own),
     }
 
 
@@ -120,9 +132,9 @@ def _at_chance(name: str, drawn: Drawn | None, how: str) -> dict[str, Any]:
         if interval is None
         else f"AUC {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]",
         "holds": None if interval is None else _CHANCE[0] <= round(interval.value, 3) <= _CHANCE[1],
-        "auc": digits(interval.value if interval else None),
-        "auc_low": digits(interval.low if interval else None),
-        "auc_high": digits(interval.high if interval else None),
+        "auc": metrics.digits(interval.value if interval else None),
+        "auc_low": metrics.digits(interval.low if interval else None),
+        "auc_high": metrics.digits(interval.high if interval else None),
     }
 
 

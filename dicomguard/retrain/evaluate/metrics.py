@@ -1,7 +1,7 @@
 """Figures of merit, pure: arrays and counts in, numbers out.
 
-Slices of one patient are not independent, so intervals resample patients (Efron 1979) and bounds on false alarms count
-studies (Clopper and Pearson 1934).
+Slices and studies of one patient are not independent, so intervals resample patients (Efron 1979) and bounds on false
+alarms count them (Clopper and Pearson 1934).
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, rankdata
+
+
+def digits(value: float | None) -> float | None:
+    """Four digits are more than test patients can tell."""
+    return None if value is None else round(value, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

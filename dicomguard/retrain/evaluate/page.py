@@ -1,19 +1,25 @@
 """An evaluation as one page that needs nothing from elsewhere: readable on a phone, in the dark and on paper. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from dicomguard.retrain.evaluate import drawing
+from dicomguard.retrain.evaluate import drawing, markup, short_runs_page
 from dicomguard.retrain.evaluate.curves import FROC_RATES
 from dicomguard.retrain.evaluate.drawing import UNIT_TICKS, Axis, Line
 from dicomguard.retrain.evaluate.gallery import TITLES
+from dicomguard.retrain.evaluate.markup import Row
 from dicomguard.retrain.evaluate.peers import PEERS
 from dicomguard.retrain.evaluate.report import (
+    ALARM_TITLES,
     FAMILY_COLUMNS,
+    GOAL_TITLES,
     PROCESSING_TITLES,
+    alarm_cells,
     cell,
+    goal_cells,
     heading,
+    people_cells,
     percent,
     processing_cells,
     with_interval,
@@ -48,8 +54,6 @@ svg text{font-size:10.5px;fill:var(--quiet)}.grid{stroke:var(--line);fill:none}
 .wide{overflow:visible}table{font-size:7.5pt}th,td{padding:.1rem .35rem}}
 """
 
-Row = tuple[str, Sequence[str]]
-
 
 def html(document: Mapping[str, Any], pictures: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """The page; `pictures` by kind as `gallery.pictures` gives them."""
@@ -64,6 +68,7 @@ def html(document: Mapping[str, Any], pictures: Mapping[str, Sequence[Mapping[st
         _processing(document),
         _strata(document),
         _controls(document),
+        short_runs_page.section(document["trials"]) if "trials" in document else "",
         _peers(document),
         _gallery(pictures),
         _reading(),
@@ -77,37 +82,18 @@ def html(document: Mapping[str, Any], pictures: Mapping[str, Sequence[Mapping[st
     )
 
 
-def _table(titles: Sequence[str], rows: Iterable[Row], *, text: int = 1, long: Iterable[int] = ()) -> str:
-    """A table whose first `text` columns read from the left, and whose `long` ones may break."""
-    wrapped = set(long)
-
-    def kind(column: int) -> str:
-        return ' class="long"' if column in wrapped else ' class="t"' if column < text else ""
-
-    head = "".join(f'<th scope="col"{kind(i)}>{escape(title)}</th>' for i, title in enumerate(titles))
-    body = "".join(
-        f'<tr class="{name}">' + "".join(f"<td{kind(i)}>{escape(one)}</td>" for i, one in enumerate(cells)) + "</tr>"
-        for name, cells in rows
-    )
-    return f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _count(row: Mapping[str, Any], what: str) -> list[str]:
-    return [f"{row[f'{what}_flagged']} of {row[what]}", percent(row[f"{what}_upper"], row[what])]
-
-
 def _alarms(document: Mapping[str, Any]) -> str:
     everyone = document["alarms_by_kind"][0]
+    people, bound = people_cells(everyone)
     lead = (
-        f"{everyone['studies_flagged']} of {everyone['studies']} authentic studies of patients kept from training are "
-        f"flagged as forged (95 % upper bound {percent(everyone['studies_upper'], everyone['studies'])}), and "
-        f"{everyone['slices_flagged']} of {everyone['slices']} slices "
-        f"(95 % upper bound {percent(everyone['slices_upper'], everyone['slices'])})."
+        f"{people} people kept from training have an authentic study that is flagged as forged (95 % upper bound "
+        f"{bound}): {everyone['studies_flagged']} of {everyone['studies']} studies. {everyone['slices_flagged']} of "
+        f"{everyone['slices']} slices are flagged, of {everyone['slice_people_flagged']} people."
     )
-    titles = ["studies flagged", "95 % bound", "slices flagged", "95 % bound", "not analysable"]
+    titles = [*ALARM_TITLES, "not analysable"]
 
     def cells(name: str, row: Mapping[str, Any]) -> Row:
-        return "", [name, *_count(row, "studies"), *_count(row, "slices"), str(row.get("not_analysable", "–"))]
+        return "", [*alarm_cells(name, row), str(row.get("not_analysable", "–"))]
 
     by_source = [cells(row["source"], row) for row in document["false_alarms"]]
     by_kind = [cells(row["kind"], row) for row in document["alarms_by_kind"]]
@@ -116,32 +102,26 @@ def _alarms(document: Mapping[str, Any]) -> str:
     ]
     identity = next((row for row in document["controls"] if row["control"] == "identity forgery"), None)
     if identity is not None and identity["studies"]:
-        by_kind.append(("", ["identity forgery", *_count(identity, "studies"), "–", "–", "–"]))
+        studies = f"{identity['studies_flagged']} of {identity['studies']}"
+        by_kind.append(("", ["identity forgery", *people_cells(identity), studies, "–", "–", "–"]))
     return (
         f'<h2>False alarms on authentic data</h2><p class="lead">{escape(lead)}</p>'
-        + _table(["source", *titles], by_source)
+        "<p>The bound counts people (Clopper and Pearson). Studies and slices of one person are no separate witnesses, "
+        "so they are counted and have no bound.</p>"
+        + markup.table(["source", *titles], by_source)
         + "<h3>By what the scans show</h3>"
-        + _table(["authentic scans", *titles], by_kind)
+        + markup.table(["authentic scans", *titles], by_kind)
     )
 
 
 def _goals(document: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            "",
-            [
-                str(row["row"]),
-                row["metric"],
-                row["reached"],
-                row["band"] or "–",
-                row["least"],
-                row["target"],
-                row["moonshot"],
-            ],
-        )
-        for row in document["goals"]
-    ]
-    table = _table(["", "goal", "reached", "band", "least", "target", "moonshot"], rows, text=2, long=(1,))
+    rows = []
+    for row in document["goals"]:
+        cells = goal_cells(row)
+        if row["how"]:
+            cells[1] += f" ({row['how']})"
+        rows.append(("", cells))
+    table = markup.table(GOAL_TITLES, rows, text=2, long=(1,))
     table = table.replace("<td>below the least</td>", '<td class="bad">below the least</td>')
     for band in ("target", "moonshot"):
         table = table.replace(f"<td>{band}</td>", f'<td class="good">{band}</td>')
@@ -149,7 +129,7 @@ def _goals(document: Mapping[str, Any]) -> str:
 
 
 def _families(document: Mapping[str, Any]) -> str:
-    table = _table(
+    table = markup.table(
         [title for _, title in FAMILY_COLUMNS],
         [
             (
@@ -167,7 +147,7 @@ def _families(document: Mapping[str, Any]) -> str:
             return "–"
         return f"{values[name]:.2f} [{values[f'{name}_low']:.2f}, {values[f'{name}_high']:.2f}]"
 
-    means = _table(
+    means = markup.table(
         ["mean over sources", *(name.replace("_", " ") for name in names)],
         [
             ("", [group.replace("_", " "), *(mean(values, name) for name in names)])
@@ -216,7 +196,7 @@ def _curves(document: Mapping[str, Any]) -> str:
                     ],
                 )
             )
-    froc = _table(
+    froc = markup.table(
         ["FROC", "units", "to find", *(f"at {rate:g}" for rate in FROC_RATES), "½: 95 % interval", "mean"],
         [
             (
@@ -245,7 +225,7 @@ def _answers(document: Mapping[str, Any]) -> str:
         ]
         parts.append(
             f"<h3>{title}, macro-F1 {four['macro_f1']:.2f}, with every truth weighing alike {four['even_f1']:.2f}</h3>"
-            + _table(["truth ↓ answer →", *four["labels"]], rows)
+            + markup.table(["truth ↓ answer →", *four["labels"]], rows)
         )
     return (
         f"<h2>Four answers</h2>{''.join(parts)}<p class='quiet'>A forgery that makes a lesion larger or smaller has "
@@ -273,7 +253,7 @@ def _calibration(document: Mapping[str, Any]) -> str:
         ("", [name.replace("%", " %"), str(one["count"]), f"{one['ece']:.3f}", f"{one['brier']:.3f}"])
         for name, one in measured.items()
     ]
-    table = _table(["probability of forgery", "count", "ECE", "Brier"], rows)
+    table = markup.table(["probability of forgery", "count", "ECE", "Brier"], rows)
     return f'<h2>Are the probabilities true</h2><div class="charts">{figure}<div>{table}</div></div>'
 
 
@@ -307,7 +287,7 @@ def _sizes(document: Mapping[str, Any]) -> str:
         figures = drawing.chart("Area", across, Axis(title="", ticks=UNIT_TICKS), lines) + figures
     return (
         "<h2>How small, how faint</h2><p>The area from which on half of the forged slices are found at the alert.</p>"
-        + _table(["source", "slices", "area", "logits an octave"], rows)
+        + markup.table(["source", "slices", "area", "logits an octave"], rows)
         + f'<div class="charts">{figures}</div>'
     )
 
@@ -318,7 +298,7 @@ def _processing(document: Mapping[str, Any]) -> str:
     rows: list[Row] = [("", processing_cells(row)) for row in document["processing"]]
     return (
         "<h2>The same processing on both twins, worst first</h2><p>* kept back from training. The drop is against the "
-        f"same studies untouched.</p>{_table(PROCESSING_TITLES, rows)}"
+        f"same studies untouched.</p>{markup.table(PROCESSING_TITLES, rows)}"
     )
 
 
@@ -328,10 +308,14 @@ def _strata(document: Mapping[str, Any]) -> str:
         rows: list[Row] = []
         for row in (one for one in document["strata"] if one["cut"] == cut):
             low, high = row["slice_auc_low"], row["slice_auc_high"]
-            quiet = ["–", "–"]
+            quiet = ["–", "–", "–"]
             if row["authentic"] is not None:
-                bound = percent(row["authentic_upper"], row["authentic"])
-                quiet = [f"{row['authentic_flagged']} of {row['authentic']}", bound]
+                own = row["authentic"]
+                quiet = [
+                    f"{own['slices_flagged']} of {own['slices']}",
+                    f"{own['slice_people_flagged']} of {own['slice_people']}",
+                    percent(own["slice_people_upper"], own["slice_people"]),
+                ]
             rows.append(
                 (
                     "",
@@ -348,8 +332,9 @@ def _strata(document: Mapping[str, Any]) -> str:
                 )
             )
         titles = ["forged slices", "patients", "slice AUC", "95 % interval", "found", "F1", "authentic flagged"]
+        titles += ["of people", "95 % bound"]
         if rows:
-            parts.append(_table([cut, *titles, "95 % bound"], rows))
+            parts.append(markup.table([cut, *titles], rows))
     return f"<h2>By domain and by stratum</h2>{''.join(parts)}"
 
 
@@ -358,7 +343,7 @@ def _controls(document: Mapping[str, Any]) -> str:
     rows: list[Row] = [
         ("", [row["control"], row["must"], row["reached"], said[row["holds"]]]) for row in document["controls"]
     ]
-    table = _table(["control", "must give", "gave", ""], rows, text=4, long=(0, 1, 2))
+    table = markup.table(["control", "must give", "gave", ""], rows, text=4, long=(0, 1, 2))
     table = table.replace('<td class="t">does not hold</td>', '<td class="t bad">does not hold</td>')
     table = table.replace('<td class="t">holds</td>', '<td class="t good">holds</td>')
     return f"<h2>Controls</h2>{table}"
@@ -378,7 +363,7 @@ def _peers(document: Mapping[str, Any]) -> str:
     return (
         "<h2>Beside detectors that learn nothing</h2><p>AUC on the same slices with the same pooling, within a source, "
         "mean over sources. Pixel AUC inside the head of forged slices; the model's is of its reported masks.</p>"
-        + _table(titles, rows)
+        + markup.table(titles, rows)
     )
 
 
@@ -407,6 +392,6 @@ def _reading() -> str:
         "<h2>How to read it</h2><p>“Paired” compares with the same slices before the forgery; “slice AUC” with all "
         "authentic slices of the source. F1 and IoU are means over all forged slices, a miss counts 0. “Position AUC” "
         "is what a map of the places where others were forged reaches: the floor of pixel AUC. Intervals draw "
-        "patients, bounds count studies (Clopper and Pearson). The threshold is the model's own; nothing was chosen "
+        "patients, bounds count them (Clopper and Pearson). The threshold is the model's own; nothing was chosen "
         "on these patients. A mark of forgery is consistent with editing and proves nothing.</p>"
     )

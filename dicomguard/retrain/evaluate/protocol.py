@@ -10,7 +10,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dicomguard.retrain.evaluate import answers, checks, controls, gallery, goals, page, strata, summary
+from dicomguard.retrain.evaluate import (
+    alarms,
+    answers,
+    checks,
+    controls,
+    gallery,
+    goals,
+    page,
+    short_runs,
+    strata,
+    summary,
+)
 from dicomguard.retrain.evaluate.bench import Bench, Progress
 from dicomguard.retrain.evaluate.cases import read
 from dicomguard.retrain.evaluate.records import DoseRecord, OutsideRecord
@@ -65,15 +76,19 @@ def evaluate(
     fast: bool = False,
     sealed: bool = False,
     at_once: int = 1,
+    trials: Path | None = None,
     progress: Progress | None = None,
     score: Score | None = None,
 ) -> dict[str, Any]:
     """Evaluate weights on the test patients of `data_root` (or on `keys`, "source/patient") and write the report.
 
     Writes `report.json` and `report.html` to `out` and gives the figures as a value. `sealed` adds the families that
-    are looked at once a release. `at_once` studies are judged beside each other. `score` replaces the production path
-    in tests; without it the weights are judged by analysis children.
+    are looked at once a release. `at_once` studies are judged beside each other. `trials` is a folder below which short
+    runs have left their figures, which then stand in the report. `score` replaces the production path in tests; without
+    it the weights are judged by analysis children.
     """
+    # First, for what follows takes an hour.
+    told = None if trials is None else short_runs.read(trials)
     size = FAST if fast else STANDARD
     out.mkdir(parents=True, exist_ok=True)
     families = _FAMILIES if size.all_families else one_of_each_group(_FAMILIES)
@@ -103,6 +118,9 @@ def evaluate(
         "model": model,
         **_tables(bench, doses, outside, threshold=threshold),
     }
+    if told is not None:
+        document["trials"] = told
+        document["controls"] += checks.shuffled(told["shuffled"])
     document["goals"] = goals.goals(document)
     (out / "report.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
     (out / "report.html").write_text(page.html(document, gallery.pictures(bench.gallery)))
@@ -115,8 +133,8 @@ def _tables(
     processing = summary.processing(bench.processed, threshold=threshold)
     return {
         "threshold": threshold,
-        "false_alarms": summary.alarms(bench.slices, bench.studies, threshold=threshold),
-        "alarms_by_kind": summary.alarms_by_kind(bench.slices, bench.studies, threshold=threshold),
+        "false_alarms": alarms.by_source(bench.slices, bench.studies, threshold=threshold),
+        "alarms_by_kind": alarms.by_kind(bench.slices, bench.studies, threshold=threshold),
         **summary.families(bench.slices, bench.studies, bench.placed, bench.unforged, threshold=threshold),
         "processing": processing,
         "four_way": answers.four_way(bench.studies),

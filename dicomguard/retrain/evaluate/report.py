@@ -25,6 +25,8 @@ FAMILY_COLUMNS = (
     ("study_sensitivity", "study sens."),
     ("study_sensitivity_interval", "95 % interval"),
 )
+GOAL_TITLES = ("", "goal", "reached", "band", "least", "target", "moonshot")
+ALARM_TITLES = ("people flagged", "95 % bound", "studies flagged", "slices flagged", "people with such a slice")
 # Of a terminal, which is narrow.
 _NARROW = frozenset(
     {
@@ -40,7 +42,7 @@ PROCESSING_TITLES = (
     "operation",
     "slice AUC",
     "drop",
-    "authentic flagged",
+    "people flagged",
     "95 % bound",
     "slices flagged",
     "times untouched",
@@ -83,12 +85,16 @@ def processing_cells(row: Mapping[str, Any]) -> list[str]:
         row["operation"] + (" *" if row["held_back"] else ""),
         cell(row["slice_auc"]),
         cell(row["auc_drop"]),
-        f"{row['studies_flagged']} of {row['studies']}",
-        percent(row["studies_upper"], row["studies"]),
+        *people_cells(row),
         f"{row['slices_flagged']} of {row['slices']}",
         f"{row['alarm_ratio']:.1f}",
         f"{row['forged_flagged']} of {row['forged']}",
     ]
+
+
+def people_cells(row: Mapping[str, Any]) -> list[str]:
+    """Authentic people flagged, and the bound on their share."""
+    return [f"{row['people_flagged']} of {row['people']}", percent(row["people_upper"], row["people"])]
 
 
 def percent(share: float, of: int) -> str:
@@ -99,12 +105,14 @@ def percent(share: float, of: int) -> str:
 def text(document: Mapping[str, Any]) -> str:
     """Tables for a terminal: false alarms first, then families, worst first."""
     lines = [f"Evaluation: {heading(document)}", ""]
-    lines += ["Authentic studies and slices flagged at the shipped threshold (95 % upper bound)"]
+    lines += [
+        "Authentic people, studies and slices flagged at the shipped threshold; the 95 % upper bound counts people"
+    ]
     lines += _columns(
         [
-            ["source", "studies", "bound", "slices", "bound"],
-            *(_alarm_cells(row["source"], row) for row in document["false_alarms"]),
-            *(_alarm_cells(row["kind"], row) for row in document["alarms_by_kind"]),
+            ["source", *ALARM_TITLES],
+            *(alarm_cells(row["source"], row) for row in document["false_alarms"]),
+            *(alarm_cells(row["kind"], row) for row in document["alarms_by_kind"]),
         ]
     )
     columns = [(key, title) for key, title in FAMILY_COLUMNS if key not in _NARROW]
@@ -128,33 +136,24 @@ def text(document: Mapping[str, Any]) -> str:
     lines += ["", "Controls"]
     lines += _columns([[row["control"], said[row["holds"]], row["reached"]] for row in document["controls"]])
     lines += ["", "Goals"]
-    lines += _columns(
-        [
-            ["", "goal", "reached", "band", "least", "target", "moonshot"],
-            *(
-                [
-                    str(row["row"]),
-                    row["metric"],
-                    row["reached"],
-                    row["band"],
-                    row["least"],
-                    row["target"],
-                    row["moonshot"],
-                ]
-                for row in document["goals"]
-            ),
-        ]
-    )
+    lines += _columns([[*GOAL_TITLES, ""], *([*goal_cells(row), row["how"]] for row in document["goals"])])
     return "\n".join(lines) + "\n"
 
 
-def _alarm_cells(name: str, row: Mapping[str, Any]) -> list[str]:
+def goal_cells(row: Mapping[str, Any]) -> list[str]:
+    """In the order of GOAL_TITLES."""
+    names = ("metric", "reached", "band", "least", "target", "moonshot")
+    return [str(row["row"]), *(row[name] or "–" for name in names)]
+
+
+def alarm_cells(name: str, row: Mapping[str, Any]) -> list[str]:
+    """The name, then in the order of ALARM_TITLES."""
     return [
         name,
+        *people_cells(row),
         f"{row['studies_flagged']} of {row['studies']}",
-        percent(row["studies_upper"], row["studies"]),
         f"{row['slices_flagged']} of {row['slices']}",
-        percent(row["slices_upper"], row["slices"]),
+        f"{row['slice_people_flagged']} of {row['slice_people']}",
     ]
 
 

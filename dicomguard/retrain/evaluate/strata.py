@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from dicomguard.retrain.evaluate import curves, metrics, places
+from dicomguard.retrain.evaluate import alarms, curves, metrics, places
 from dicomguard.retrain.evaluate.peers import PEERS
 from dicomguard.retrain.evaluate.records import AUTHENTIC, DoseRecord, PlaceRecord, SliceRecord
-from dicomguard.retrain.evaluate.summary import digits, hand
+from dicomguard.retrain.evaluate.summary import hand
 
 AREAS_PX = (64, 200, 400, 800, 1600, 3200, 10**9)
 
@@ -44,21 +44,20 @@ def strata(slices: Sequence[SliceRecord], *, threshold: float) -> list[dict[str,
             against = [r for r in quiet if name(r) == value] if cut in _OF_BOTH else quiet
             auc = auc_over_sources(own, against)
             interval = auc.interval() if auc else None
-            above = sum(r.score >= threshold for r in against)
             rows.append(
                 {
                     "cut": cut,
                     "stratum": value,
                     "slices": len(own),
                     "patients": len({r.patient for r in own}),
-                    "slice_auc": digits(interval.value if interval else None),
-                    "slice_auc_low": digits(interval.low if interval else None),
-                    "slice_auc_high": digits(interval.high if interval else None),
-                    "slice_sensitivity": digits(sum(r.score >= threshold for r in own) / len(own)),
-                    "pixel_f1": digits(sum(r.f1 for r in own) / len(own)),
-                    "authentic": len(against) if cut in _OF_BOTH else None,
-                    "authentic_flagged": above if cut in _OF_BOTH else None,
-                    "authentic_upper": digits(metrics.upper_bound(above, len(against))) if cut in _OF_BOTH else None,
+                    "slice_auc": metrics.digits(interval.value if interval else None),
+                    "slice_auc_low": metrics.digits(interval.low if interval else None),
+                    "slice_auc_high": metrics.digits(interval.high if interval else None),
+                    "slice_sensitivity": metrics.digits(sum(r.score >= threshold for r in own) / len(own)),
+                    "pixel_f1": metrics.digits(sum(r.f1 for r in own) / len(own)),
+                    "authentic": alarms.of_slices((r.patient, r.score >= threshold) for r in against)
+                    if cut in _OF_BOTH
+                    else None,
                 }
             )
     return rows
@@ -102,7 +101,7 @@ def limits(slices: Sequence[SliceRecord], *, threshold: float) -> list[dict[str,
                 "source": source,
                 "slices": len(own),
                 "area_px": None if limit is None or limit.area_px is None else round(limit.area_px),
-                "slope": digits(limit.slope if limit else None),
+                "slope": metrics.digits(limit.slope if limit else None),
             }
         )
     return rows
@@ -121,9 +120,11 @@ def doses(records: Sequence[DoseRecord], *, threshold: float) -> list[dict[str, 
                 "studies": len(own),
                 "studies_flagged": sum(record.flagged for record in own),
                 "slices": len(scores),
-                "mean_score": digits(sum(scores) / len(scores)) if scores else None,
-                "slice_sensitivity": digits(sum(s >= threshold for s in scores) / len(scores)) if scores else None,
-                "paired_auc": digits(metrics.auc(scores, twins)),
+                "mean_score": metrics.digits(sum(scores) / len(scores)) if scores else None,
+                "slice_sensitivity": metrics.digits(sum(s >= threshold for s in scores) / len(scores))
+                if scores
+                else None,
+                "paired_auc": metrics.digits(metrics.auc(scores, twins)),
             }
         )
     return rows
@@ -139,9 +140,9 @@ def beside_peers(slices: Sequence[SliceRecord], placed: Sequence[PlaceRecord]) -
         row: dict[str, Any] = {"family": family, "hand": hand(family), "slices": len(own)}
         for judge in ("model", *PEERS):
             drawn = auc_over_sources(own, quiet, _said_by(judge))
-            row[f"{judge} slice"] = digits(drawn.value if drawn else None)
+            row[f"{judge} slice"] = metrics.digits(drawn.value if drawn else None)
             known = [v for v in (places.pixel_auc(one, one.said[judge]) for one in here) if v is not None]
-            row[f"{judge} pixel"] = digits(sum(known) / len(known)) if known else None
+            row[f"{judge} pixel"] = metrics.digits(sum(known) / len(known)) if known else None
         rows.append(row)
     rows.sort(key=lambda row: (row["model slice"] is None, row["model slice"] or 0.0))
     return rows + [_mean(rows, group) for group in ("families", "second_hand", "sealed") if _of(rows, group)]
@@ -161,5 +162,5 @@ def _mean(rows: Sequence[dict[str, Any]], group: str) -> dict[str, Any]:
     for name in own[0]:
         if name not in mean:
             known = [row[name] for row in own if row[name] is not None]
-            mean[name] = digits(sum(known) / len(known)) if known else None
+            mean[name] = metrics.digits(sum(known) / len(known)) if known else None
     return mean

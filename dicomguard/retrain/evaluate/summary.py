@@ -1,4 +1,4 @@
-"""From judged slices and studies to the tables of families and of false alarms. Pure.
+"""From judged slices and studies to the tables of families and of processing. Pure.
 
 Figures of one source are never mixed with another's before each is complete: a pooled AUC over sources would measure
 which scanner a slice came from.
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dicomguard.retrain.evaluate import metrics, places
+from dicomguard.retrain.evaluate import alarms, metrics, places
 from dicomguard.retrain.evaluate.metrics import Drawn
 from dicomguard.retrain.evaluate.records import (
     AUTHENTIC,
@@ -34,11 +34,6 @@ _MEANS = (
     "study_auc",
     "study_sensitivity",
 )
-
-
-def digits(value: float | None) -> float | None:
-    """Four digits are more than test patients can tell."""
-    return None if value is None else round(value, 4)
 
 
 def hand(family: str) -> str:
@@ -115,7 +110,7 @@ def _row(
         "pixel_f1": metrics.draw_mean([record.f1 for record in own], people),
         "pixel_iou": metrics.draw_mean([record.iou for record in own], people),
         "study_auc": metrics.draw_auc(*_scored(forged), *_scored(authentic)),
-        "study_sensitivity": metrics.draw_mean([float(flagged(r)) for r in forged], [r.patient for r in forged]),
+        "study_sensitivity": metrics.draw_mean([float(alarms.flagged(r)) for r in forged], [r.patient for r in forged]),
     }
     drawn = {name: one for name, one in found.items() if one is not None}
     cells: dict[str, Any] = {
@@ -143,16 +138,16 @@ def _shown(record: SliceRecord) -> str:
 def _with_interval(name: str, drawn: Drawn | None) -> dict[str, float | None]:
     interval = drawn.interval() if drawn is not None else None
     return {
-        name: digits(interval.value if interval else None),
-        f"{name}_low": digits(interval.low if interval else None),
-        f"{name}_high": digits(interval.high if interval else None),
+        name: metrics.digits(interval.value if interval else None),
+        f"{name}_low": metrics.digits(interval.low if interval else None),
+        f"{name}_high": metrics.digits(interval.high if interval else None),
     }
 
 
 def _pixel_auc(placed: Sequence[PlaceRecord], said: Any) -> float | None:
     values = [places.pixel_auc(record.placed, said(record)) for record in placed]
     known = [value for value in values if value is not None]
-    return digits(sum(known) / len(known)) if known else None
+    return metrics.digits(sum(known) / len(known)) if known else None
 
 
 def _mean(rows: Sequence[_Row], group: str) -> dict[str, float | None]:
@@ -186,25 +181,19 @@ def processing(records: Sequence[ProcessedRecord], *, threshold: float) -> list[
             for source in sorted({r.source for r in own})
         ]
         known = [value for value in by_source if value is not None]
-        above = sum(score >= threshold for score in _all(quiet))
-        flags = sum(r.flagged for r in quiet)
         row: dict[str, Any] = {
             "operation": operation,
             "held_back": operation in HELD_BACK,
-            "slice_auc": digits(sum(known) / len(known) if known else None),
-            "studies_flagged": flags,
-            "studies": len(quiet),
-            "studies_upper": digits(metrics.upper_bound(flags, len(quiet))),
-            "slices_flagged": above,
-            "slices": len(_all(quiet)),
-            "slices_upper": digits(metrics.upper_bound(above, len(_all(quiet)))),
+            "slice_auc": metrics.digits(sum(known) / len(known) if known else None),
+            **alarms.of_studies((r.patient, r.flagged) for r in quiet),
+            **alarms.of_slices((r.patient, score >= threshold) for r in quiet for score in r.scores),
             "forged_flagged": sum(r.flagged for r in forged),
             "forged": len(forged),
         }
         untouched = untouched or row
         before, after = untouched["slice_auc"], row["slice_auc"]
-        row["auc_drop"] = digits(before - after) if before is not None and after is not None else None
-        row["alarm_ratio"] = digits((above + 0.5) / (untouched["slices_flagged"] + 0.5))
+        row["auc_drop"] = metrics.digits(before - after) if before is not None and after is not None else None
+        row["alarm_ratio"] = metrics.digits((row["slices_flagged"] + 0.5) / (untouched["slices_flagged"] + 0.5))
         rows.append(row)
     return sorted(rows, key=lambda row: (row["slice_auc"] is None, row["slice_auc"] or 0.0))
 
@@ -216,56 +205,3 @@ def _all(records: Iterable[ProcessedRecord]) -> list[float]:
 def _scored(studies: Sequence[StudyRecord]) -> tuple[list[float], list[str]]:
     pairs = [(record.score, record.patient) for record in studies if record.score is not None]
     return [score for score, _ in pairs], [patient for _, patient in pairs]
-
-
-def flagged(study: StudyRecord) -> bool:
-    """Whether the study was called forged."""
-    return study.answer in ("added", "removed")
-
-
-def alarms(slices: Sequence[SliceRecord], studies: Sequence[StudyRecord], *, threshold: float) -> list[dict[str, Any]]:
-    """Authentic studies and slices flagged at the shipped threshold, by source and over all sources of test patients.
-
-    The bound on studies is the honest one: slices of a study are no separate witnesses.
-    """
-    quiet = [record for record in slices if record.family == AUTHENTIC]
-    own = [record for record in studies if record.family == AUTHENTIC]
-    return [
-        count_alarms([r for r in quiet if r.source == source], [r for r in own if r.source == source], threshold)
-        | {"source": source}
-        for source in sorted({r.source for r in studies})
-    ]
-
-
-def alarms_by_kind(
-    slices: Sequence[SliceRecord], studies: Sequence[StudyRecord], *, threshold: float
-) -> list[dict[str, Any]]:
-    """The same by what authentic scans show; DICOM archives say nothing of lesions and stand apart."""
-    quiet = [record for record in slices if record.family == AUTHENTIC]
-    own = [record for record in studies if record.family == AUTHENTIC]
-    kinds = (("slices or studies with a lesion", "real"), ("without a marked lesion", "absent"))
-    rows = [
-        count_alarms([r for r in quiet if r.truth == truth], [r for r in own if r.truth == truth], threshold)
-        | {"kind": kind}
-        for kind, truth in kinds
-    ]
-    unmarked = count_alarms([r for r in quiet if not r.truth], [r for r in own if not r.truth], threshold)
-    everything = count_alarms([r for r in quiet if r.truth], [r for r in own if r.truth], threshold)
-    rows = [everything | {"kind": "all test patients"}, *rows]
-    return [*rows, unmarked | {"kind": "DICOM as found"}] if unmarked["studies"] else rows
-
-
-def count_alarms(slices: Sequence[SliceRecord], studies: Sequence[StudyRecord], threshold: float) -> dict[str, Any]:
-    """x of N flagged with the upper bound, studies and slices."""
-    judged = [record for record in studies if record.score is not None]
-    flags = sum(map(flagged, judged))
-    above = sum(record.score >= threshold for record in slices)
-    return {
-        "studies": len(judged),
-        "studies_flagged": flags,
-        "studies_upper": digits(metrics.upper_bound(flags, len(judged))),
-        "not_analysable": len(studies) - len(judged),
-        "slices": len(slices),
-        "slices_flagged": above,
-        "slices_upper": digits(metrics.upper_bound(above, len(slices))),
-    }

@@ -33,7 +33,7 @@ class Run:
 
     pixels: Pixels
     seen: tuple[Seen, ...]
-    # Planes of the series that were looked at, one for each of `seen`.
+    # Indices into the planes of `pixels`, one for each of `seen`; a short stack has pixels of its own.
     planes: tuple[int, ...]
     # "" for the authentic series.
     family: str
@@ -125,7 +125,8 @@ def _pictures(detector: Detector, run: Run) -> Iterator[Run]:
 def _short_stacks(detector: Detector, one: Pixels) -> Iterator[Run]:
     """The lower end, the middle and the upper end of a stack, each with the scale and the middle of its own slices.
 
-    The fewer slices, the more their middle and spread vary, and the further the strongest of them may stand out.
+    The fewer slices, the more their middle and spread vary, and the further the strongest of them may stand out. A part
+    with too few heads would be judged as loose pictures and is passed over.
     """
     spare = len(one.stored) - _SHORT_STACK
     if spare <= 0:
@@ -134,7 +135,7 @@ def _short_stacks(detector: Detector, one: Pixels) -> Iterator[Run]:
         span = slice(first, first + _SHORT_STACK)
         touching = one.touching[first : first + _SHORT_STACK - 1]
         base = authentic(detector, replace(one, stored=one.stored[span], lesion=one.lesion[span], touching=touching))
-        if base is not None:
+        if base is not None and len(base[0].planes) >= FEWEST_FOR_SERIES:
             yield replace(base[0], excerpt=True)
 
 

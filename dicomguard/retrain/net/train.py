@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from dicomguard.analyze import weights
 from dicomguard.analyze.net.load import autocast, best_device, load_tensors
 from dicomguard.analyze.net.model import Network
 from dicomguard.clock import Clock, SystemClock
@@ -204,13 +205,16 @@ def train(
         raise Refused(f"{job.archive} has no series of a training patient. Add studies, or use another folder.")
     chosen = _few(parts["train"]) if job.small else parts["train"]
     chosen = [series for series in chosen if series.source not in job.left_out_sources]
-    maker = TwinMaker([dataset.read_pixels(job.archive, series) for series in chosen], left_out=job.left_out_families)
+    pixels = [dataset.read_pixels(job.archive, series) for series in chosen]
+    maker = TwinMaker(pixels, left_out=job.left_out_families)
     model = Network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if job.incumbent is not None:
         model.load_state_dict(load_tensors(job.incumbent))
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     optimiser = torch.optim.AdamW(model.parameters(), lr=_PEAK_RATE, weight_decay=1e-4)
     found = checkpoint.load(job.out, model, average, optimiser)
+    if found is None:
+        _assert_no_near_copies(job.archive, pixels, parts)
     step, earlier = (found.step, found.seconds) if found else (0, 0.0)
     log = _Log(job.out / "progress.jsonl", on_progress)
     begun = saved = clock.monotonic()
@@ -278,6 +282,19 @@ def train(
     return average
 
 
+def _assert_no_near_copies(
+    archive: Path, trained: Sequence[dataset.Pixels], parts: Mapping[dataset.Split, Sequence[dataset.Series]]
+) -> None:
+    """Raise Broken when a plane is nearly that of another split; all planes of the other splits are decoded for it."""
+    dataset.assert_no_near_copies(
+        {
+            "train": dataset.hashes_of_decoded(trained),
+            "validation": dataset.near_copy_hashes(archive, parts["validation"]),
+            "test": dataset.near_copy_hashes(archive, parts["test"]),
+        }
+    )
+
+
 def _few(series: list[dataset.Series]) -> list[dataset.Series]:
     """Two series of every source, for the small run."""
     taken: dict[str, list[dataset.Series]] = {}
@@ -288,7 +305,10 @@ def _few(series: list[dataset.Series]) -> list[dataset.Series]:
 
 
 def main(arguments: list[str]) -> int:
-    """Command of this module: train, calibrate on the validation patients, write `candidate.safetensors`."""
+    """Command of this module: train, calibrate, write `candidate.safetensors`.
+
+    The calibration rests on the validation patients, the study score on authentic stacks of training ones too.
+    """
     parser = argparse.ArgumentParser(
         description="Train the detector. Interrupted runs go on from their last checkpoint when called again."
     )
@@ -319,6 +339,8 @@ def main(arguments: list[str]) -> int:
         small=given.small,
     )
 
+    # Before the run: whoever replaces the file meanwhile does not change what training began with.
+    parent = "" if job.incumbent is None else weights.read_head(job.incumbent).id
     steps = 0
 
     def told(line: dict[str, object]) -> None:
@@ -335,6 +357,7 @@ def main(arguments: list[str]) -> int:
         seed=job.seed,
         steps=steps,
         version=given.version,
+        parent=parent,
         small=job.small,
     )
     told({"model": head.id, "alert": asdict(head.operating_point)})

@@ -2,7 +2,8 @@
 
 A fixed set of forgeries is learnt by heart within minutes, so nothing is kept: each batch is forged anew by the data
 worker from the slices of the training patients. Both twins get the same post-processing, flips and crop; sources and
-families are drawn with equal weight. Knows no torch; arrays leave as one dictionary.
+families are drawn by fixed weights, a third of the forgeries are self-blends. Knows no torch; arrays leave as one
+dictionary.
 """
 
 from collections import defaultdict

@@ -1,7 +1,8 @@
-"""What happens to scans on their way, forged or not: recompression, rescaling, denoising, windowing.
+"""What happens to scans on their way, forged or not: recompression, rescaling, denoising, windowing, turning.
 
 One draw is applied to a forged run of slices and to its authentic twin alike, so that processing is never the label.
-Some operations are kept for the test alone (`HELD_BACK`): a detector must hold where it was not trained.
+Some operations are kept for the test alone (`HELD_BACK`): a detector must hold where it was not trained. Some of those
+move pixels (`MOVES`), and a mask has to go with them.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,10 +15,10 @@ import numpy as np
 
 from dicomguard.errors import Unavailable
 from dicomguard.retrain.tamper.filters import each, float32, gaussian, jpeg, median, noise_sigma, resize, unsharp
-from dicomguard.retrain.tamper.forged import Pixels
-from dicomguard.retrain.tamper.resample import zero_fill
+from dicomguard.retrain.tamper.forged import Mask, Pixels
+from dicomguard.retrain.tamper.resample import affine_grid, sample, zero_fill
 
-# One operation: Z×H×W float32 in and out, low, high, amount 0…1, seed.
+# One operation: Z×H×W float32 in and out, low, high, amount 0…1, seed. A quarter turn gives Z×W×H.
 Operation: TypeAlias = Callable[[Pixels, float, float, float, int], Pixels]
 
 _SHARE = 0.6
@@ -147,6 +148,39 @@ def _non_local_means(stack: Pixels, low: float, high: float, amount: float, seed
     return each(stack, denoised)
 
 
+def _rotated(stack: Pixels, low: float, high: float, amount: float, seed: int) -> Pixels:
+    """A head set straight by hand: about the middle, by 3 degrees at half amount; corners take the darkest value."""
+    del low, high
+    shape = (stack.shape[1], stack.shape[2])
+    middle = ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
+    angle = np.deg2rad(6 * amount) * (1 if seed % 2 else -1)
+    rows, cols = affine_grid(shape, centre=middle, source=middle, scale=1.0, angle_rad=float(angle), flip=False)
+    inside = (rows >= 0) & (rows <= shape[0] - 1) & (cols >= 0) & (cols <= shape[1] - 1)
+    method = ("linear", "cubic", "lanczos")[seed // 2 % 3]
+    darkest = stack.min()
+    return each(stack, lambda plane: float32(np.where(inside, sample(plane, rows, cols, method), darkest)))
+
+
+def _turned(stack: Pixels, low: float, high: float, amount: float, seed: int) -> Pixels:
+    """A quarter turn to either side, then left and right exchanged: no value changes."""
+    del low, high, amount
+    return np.rot90(stack, 1 if seed % 2 else -1, axes=(1, 2))[:, :, ::-1]
+
+
+def _cropped(stack: Pixels, low: float, high: float, amount: float, seed: int) -> Pixels:
+    """Each side cut by its own share, up to a tenth at half amount; the rest put into the middle of the old size."""
+    del low, high
+    rng = np.random.default_rng(seed)
+    kept, placed = [], []
+    for side in stack.shape[1:]:
+        first, last = (int(cut) for cut in rng.integers(1, max(2, round(0.2 * amount * side)), 2, endpoint=True))
+        kept.append(slice(first, side - last))
+        placed.append(slice((first + last) // 2, (first + last) // 2 + side - first - last))
+    padded = np.full_like(stack, stack.min())
+    padded[:, placed[0], placed[1]] = stack[:, kept[0], kept[1]]
+    return padded
+
+
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(
     {
         "jpeg": _jpeg,
@@ -160,9 +194,19 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
     }
 )
 _WEIGHTS = (0.26, 0.15, 0.14, 0.09, 0.1, 0.09, 0.09, 0.08)
+# Of those held back: what is in a pixel goes to another one.
+MOVES: Mapping[str, Operation] = MappingProxyType(
+    {"rotation": _rotated, "quarter turn and flip": _turned, "crop and pad": _cropped}
+)
 # For the test alone.
 HELD_BACK: Mapping[str, Operation] = MappingProxyType(
-    {"jpeg2000": _jpeg2000, "zero fill": _zero_filled, "bias field": _bias, "non-local means": _non_local_means}
+    {
+        "jpeg2000": _jpeg2000,
+        "zero fill": _zero_filled,
+        "bias field": _bias,
+        "non-local means": _non_local_means,
+        **MOVES,
+    }
 )
 
 
@@ -186,6 +230,14 @@ class Postprocess:
         if result is pixels:
             return pixels
         return np.clip(np.rint(result), low, high).astype(np.float32)
+
+    def moved(self, mask: Mask) -> Mask:
+        """H×W mask of a slice → where its pixels lie after `apply`; most steps leave it as it is."""
+        stack = mask[None].astype(np.float32)
+        for step, amount in zip(self.steps, self.amounts, strict=True):
+            if step in MOVES:
+                stack = MOVES[step](stack, 0.0, 1.0, amount, self.seed)
+        return np.asarray(stack[0] > 0.5)
 
 
 def draw(rng: np.random.Generator, *, strength: float = 1.0) -> Postprocess:

@@ -29,6 +29,7 @@ class Scored:
     """One slice or one stack: its score, and "" as the family of what is authentic."""
 
     source: str
+    # Within all sources: stacks of several are drawn together.
     patient: str
     family: str
     score: float
@@ -101,7 +102,7 @@ def _stacks(runs: Sequence[Run], calibration: Calibration) -> Iterator[Scored]:
 
 def _scored(run: Run, score: float) -> Scored:
     one = run.pixels.series
-    return Scored(source=one.source, patient=one.patient, family=run.family, score=score)
+    return Scored(source=one.source, patient=one.patient_key, family=run.family, score=score)
 
 
 def _aucs(slices: Sequence[Scored]) -> dict[tuple[str, str], Drawn]:

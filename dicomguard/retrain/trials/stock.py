@@ -167,6 +167,7 @@ def main(arguments: list[str]) -> int:
     rows = {name: twins.figures(each) for name, each in found.items()}
     gap = margin(found["ours, dense maps"], found["stock Mask R-CNN"])
     made = {"split": given.split, "seed": given.seed, "minutes": given.minutes, "steps": steps(given.out)}
+    made |= {"beside": given.beside.name if given.beside else "the shipped weights"}
     (given.out / "stock.json").write_text(json.dumps({**made, "rows": rows, "margin": gap}, indent=1) + "\n")
     for name, row in rows.items():
         _tell(twins.line(name, row))

@@ -17,6 +17,7 @@ from dicomguard.core.study import Manifest, StudyRevision
 from dicomguard.core.verdict import Verdict
 from dicomguard.core.wording import Texts
 from dicomguard.errors import Broken
+from dicomguard.flow import judge
 from dicomguard.store import commitments, deliveries, results, studies
 from dicomguard.store.db import Store, Tx
 from dicomguard.store.studies import StudyRow
@@ -65,16 +66,25 @@ class Study:
 def show(request: Request, site: Site) -> Response:
     """The whole page, or with `?part=` one of its two parts that change by themselves."""
     study = find(request, site)
+    answer = study.answer
     with site.store.read() as tx:
         identity = site.identities.of(studies.first_instance(tx, study.row.study_key))
+        configured = site.config.analysis.weights
+        card = judge.card(site.store, tx, configured, id=answer.verdict.model.id) if answer is not None else None
     part = request.query_params.get("part", "")
     template = {"status": "study_status.html", "answer": "study_answer.html"}.get(part, "study.html")
     view = None
-    if study.answer is not None:
-        series, index = slices.asked(request, study.answer.verdict, study.answer.manifest)
-        view = slices.view(site.store, study.answer.verdict, study.answer.manifest, series=series, index=index)
+    if answer is not None:
+        series, index = slices.asked(request, answer.verdict, answer.manifest)
+        view = slices.view(site.store, answer.verdict, answer.manifest, series=series, index=index)
     return site.render(
-        request, template, study=study, identity=identity, view=view, is_moving=is_moving(study.row, study.deliveries)
+        request,
+        template,
+        study=study,
+        identity=identity,
+        view=view,
+        card=card,
+        is_moving=is_moving(study.row, study.deliveries),
     )
 
 

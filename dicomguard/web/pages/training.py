@@ -19,7 +19,7 @@ from dicomguard.analyze import weights
 from dicomguard.child import Child, ChildEnded, ChildSilent
 from dicomguard.core.verdict import Model
 from dicomguard.errors import Broken, DicomguardError, Refused
-from dicomguard.flow import approval
+from dicomguard.flow import approval, judge
 from dicomguard.retrain import record
 from dicomguard.retrain.archive import contents, review, verify
 from dicomguard.retrain.archive.case import Entry
@@ -78,6 +78,7 @@ def _overview(
         listed = models.listing(tx)
         all_runs = runs.listing(tx)
         candidates = [Candidate.of(tx, row, now=site.clock.now()) for row in listed if row.state == "candidate"]
+        card = judge.card(site.store, tx, site.config.analysis.weights)
     return site.render(
         request,
         "training.html",
@@ -87,6 +88,7 @@ def _overview(
         shipped=shipped(),
         current=next((row for row in listed if row.state == "current"), None),
         candidates=candidates,
+        card=card,
         others=[row for row in listed if row.state in ("retired", "rejected")][:20],
         runs=all_runs,
         archive=_archive(site.config.retrain.archive),
@@ -253,6 +255,7 @@ def _add(folder: Path, received: Received, root: Path, curator: str) -> tuple[tu
         "source": required(fields, "source", "The source"),
         "licence": required(fields, "licence", "The licence"),
         "label": fields.get("label", ""),
+        "label_provenance": fields.get("label_provenance", ""),
         "patient": fields.get("patient", ""),
         "sequence": fields.get("sequence", ""),
     }

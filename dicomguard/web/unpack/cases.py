@@ -1,8 +1,8 @@
 """The child that adds uploaded cases to the training archive: it decodes their pictures, so it runs behind the wall.
 
-Message in: folder, archive, curator, source, licence, label, patient, sequence; the folder holds `index.json`, a list
-of [form field, file, shown name]. Messages out: `{"case": id, "patient": key, "files": n}` or `{"refused": sentence}`,
-then `{"done": true}`. A mask belongs to the image of the same name.
+Message in: folder, archive, curator, source, licence, label, label_provenance, patient, sequence; the folder holds
+`index.json`, a list of [form field, file, shown name]. Messages out: `{"case": id, "patient": key, "files": n}` or
+`{"refused": sentence}`, then `{"done": true}`. A mask belongs to the image of the same name.
 """
 
 import csv
@@ -79,11 +79,12 @@ def _cases(
             source=asked["source"],
             licence=asked["licence"],
             label=label,
+            label_provenance=asked["label_provenance"],
             masks=home / "masks",
         )
     else:
         _write_index(home, rows, asked)
-        found = slices.read(home, licence=asked["licence"])
+        found = slices.read(home, licence=asked["licence"], label_provenance=asked["label_provenance"])
     for new in found:
         # A folder of planes goes by its masks alone; what the person said must agree with them.
         if new.label != label:

@@ -1,5 +1,12 @@
 """Channels: where the head is, what a local edit does to them, and what must not move them."""
 
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -78,8 +85,6 @@ def test_noise_curve_finds_the_noise() -> None:
 
 def test_colour_tells_white_noise_from_filtered_noise() -> None:
     """The noise of most scanners is low-passed by reconstruction; rounding of an enlarged picture is white."""
-    import cv2
-
     plane = scan()
     filtered = np.where(plane > 0, cv2.GaussianBlur(plane, (0, 0), 1.0), 0).astype(np.float32)
     assert channels.prepare([filtered], []).scale.colour < 0.95 < channels.prepare([plane], []).scale.colour
@@ -99,8 +104,6 @@ def test_empty_outer_k_space_raises_the_ratio_of_the_scales_and_noise_does_not()
 
 
 def test_a_smoothed_patch_lowers_the_local_noise_channel_there_only() -> None:
-    import cv2
-
     plane = scan()
     edited = plane.copy()
     edited[70:100, 70:100] = cv2.GaussianBlur(plane, (0, 0), 2.0)[70:100, 70:100]
@@ -136,6 +139,71 @@ def test_neighbours_count_only_where_slices_touch() -> None:
     head = channels.head_mask(planes[0])
     assert not apart[a].any() and not apart[z1].any()
     assert touching[z1][head].mean() > 0.9, "the same noise in two slices"
+
+
+@pytest.fixture
+def series() -> channels.Prepared:
+    """Eight slices, a gap after the fifth."""
+    planes = [scan(seed, 128) + np.float32(10 * seed) for seed in range(8)]
+    return channels.prepare(planes, [i != 4 for i in range(7)])
+
+
+REGION = (24, 32, 104, 96)
+
+
+@pytest.mark.parametrize("order", [range(8), range(7, -1, -1), [3, 3, 7, 0, 4, 5, 4, 1, 6, 2, 0]])
+def test_what_was_asked_before_changes_no_bit(series: channels.Prepared, order: list[int]) -> None:
+    for index in order:
+        for region in (REGION, None, (0, 0, 64, 64)):
+            alone = replace(series).stack(index, region)
+            assert series.stack(index, region).tobytes() == alone.tobytes()
+
+
+def test_threads_get_the_same_bits(series: channels.Prepared) -> None:
+    expected = [replace(series).stack(i, REGION).tobytes() for i in range(8)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda i: series.stack(i % 8, REGION).tobytes(), range(64))) == expected * 8
+
+
+def test_in_order_the_noise_is_reduced_once_a_slice(series: channels.Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+    bilateral = cv2.bilateralFilter
+
+    def counted(pixels: NDArray[np.float32], *rest: Any) -> Any:
+        seen.append(pixels.tobytes())
+        return bilateral(pixels, *rest)
+
+    monkeypatch.setattr(cv2, "bilateralFilter", counted)
+    for index in range(8):
+        series.stack(index, REGION)
+    assert len(seen) == len(set(seen)) == 8
+
+
+def test_other_slices_or_another_scale_are_seen_afresh(series: channels.Prepared) -> None:
+    for index in range(8):
+        series.stack(index, REGION)
+    slices = list(series.slices)
+    slices[6] = slices[6] + np.float32(5) * scan(9, 128)
+    wider = replace(series.scale, sigmas=2 * series.scale.sigmas)
+    for changed in (replace(series, slices=slices), replace(series, scale=wider)):
+        again = channels.Prepared(
+            slices=changed.slices, heads=changed.heads, contiguous=changed.contiguous, scale=changed.scale
+        )
+        for index in (7, 6, 5):
+            assert changed.stack(index, REGION).tobytes() == again.stack(index, REGION).tobytes()
+            assert changed.stack(index, REGION).tobytes() != series.stack(index, REGION).tobytes()
+
+
+def test_a_series_is_gone_when_nobody_has_it() -> None:
+    prepared = channels.prepare([scan(0), scan(1)], [True])
+    prepared.stack(0)
+    gone = weakref.ref(prepared)
+    gc.disable()
+    try:
+        del prepared
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_half_scale_is_the_mean_of_blocks() -> None:

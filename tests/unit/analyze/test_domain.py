@@ -7,6 +7,7 @@ import pytest
 
 from dicomguard.analyze import domain
 from dicomguard.analyze.judging import SMOOTHED, Plane
+from dicomguard.core import english
 from dicomguard.core.study import SeriesPlan
 from tests import studies
 from tests.sr_cases import case, frames, single_frame
@@ -20,8 +21,10 @@ def head(side: int = 256) -> Plane:
     return studies.head(side, side).astype(np.float32)
 
 
-def outside(planes: list[Plane], plan: SeriesPlan = PLAN, smoothing: float = 2.0) -> tuple[str, ...]:
-    return domain.outside(planes, plan, smoothing=smoothing)
+def outside(
+    planes: list[Plane], plan: SeriesPlan = PLAN, smoothing: float = 2.0, *, compressed: bool = False
+) -> tuple[str, ...]:
+    return domain.outside(planes, plan, smoothing=smoothing, compressed=compressed)
 
 
 def test_inside() -> None:
@@ -46,6 +49,15 @@ def test_inside() -> None:
 )
 def test_outside(planes: list[Plane], plan: SeriesPlan, smoothing: float, reason: str) -> None:
     assert outside(planes, plan, smoothing) == (reason,)
+
+
+def test_unsaid_compression_is_outside() -> None:
+    assert outside([head()], compressed=True) == ("traces of lossy compression",)
+    assert outside([head()], smoothing=SMOOTHED + 0.1, compressed=True) == (domain.SMOOTH, domain.COMPRESSED)
+
+
+def test_each_phrase_of_the_pixels_is_explained() -> None:
+    assert {domain.SMOOTH, domain.COMPRESSED} <= english.NOTES.keys()
 
 
 def test_saturated() -> None:

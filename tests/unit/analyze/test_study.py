@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -314,6 +315,38 @@ def test_a_series_unlike_the_training_is_judged_outside_the_scope(tmp_path: Path
     verdict = examined(job, Judge()).verdict
     assert (verdict.category, verdict.coverage.outside_scope) == ("absent", True)
     assert (verdict.series[0].scope, verdict.series[0].scope_reasons) == ("outside", ("matrix 128 × 128",))
+
+
+def as_jpeg(pixels: Plane) -> Plane:
+    white = float(pixels.max())
+    coded = cv2.imencode(".jpg", (pixels / white * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 50])[1]
+    decoded = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+    return np.asarray(np.rint(np.asarray(decoded) * (white / 255)), np.float32)
+
+
+@pytest.mark.parametrize("compressed", [["0003.dcm"], [f"000{i}.dcm" for i in range(1, 6)]])
+def test_compression_that_only_the_pixels_show_is_outside_the_scope(tmp_path: Path, compressed: list[str]) -> None:
+    """One slice is enough, as one header is; no score moves."""
+    where = {2: disc(120, 100, 8, (256, 256))}
+    judge = Judge(regions=(JudgedRegion(masks=where, p_forged=0.9, p_tumor=0.8, p_lesion=0.8),))
+    job = job_of(tmp_path, studies.series(5, size=(256, 256)))
+    plain = examined(job, judge).verdict
+    verdict = examined(job, judge, Source(changed=dict.fromkeys(compressed, as_jpeg))).verdict
+    assert (plain.series[0].scope, plain.coverage.outside_scope) == ("inside", False)
+    assert (verdict.series[0].scope, verdict.coverage.outside_scope) == ("outside", True)
+    assert verdict.series[0].scope_reasons == ("traces of lossy compression",)
+    assert [(item.kind, len(item.slices)) for item in verdict.evidence] == [("compression_traces", len(compressed))]
+    assert (verdict.category, verdict.score) == (plain.category, plain.score) and plain.category == "added"
+    assert [item.forgery for item in verdict.slices] == [item.forgery for item in plain.slices]
+
+
+def test_compression_that_the_header_states_is_said_once(tmp_path: Path) -> None:
+    datasets = studies.series(3, size=(256, 256))
+    for ds in datasets:
+        ds.LossyImageCompression = "01"
+    changed = {f"000{i}.dcm": as_jpeg for i in range(1, 4)}
+    verdict = examined(job_of(tmp_path, datasets), Judge(), Source(changed=changed)).verdict
+    assert (verdict.series[0].scope_reasons, verdict.evidence) == (("lossy compression",), ())
 
 
 def test_evidence_of_the_files_changes_no_score(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ def typed(*words: str | Path) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def add(archive: Path) -> Result:
-    return typed("archive", "add", PLANES, "--by", "ada", "--licence", "CC BY 3.0", "--archive", archive)
+def add(archive: Path, *more: str) -> Result:
+    return typed("archive", "add", PLANES, "--by", "ada", "--licence", "CC BY 3.0", "--archive", archive, *more)
 
 
 def test_an_archive_from_the_first_case_to_verify(tmp_path: Path) -> None:
@@ -53,6 +53,21 @@ def test_an_archive_from_the_first_case_to_verify(tmp_path: Path) -> None:
     next((archive / "cases" / first / "planes").iterdir()).write_bytes(b"x")
     wrong = typed("archive", "verify", "--json", "--archive", archive)
     assert wrong.exit_code == 70 and "was changed" in json.loads(wrong.stdout)["faults"][0]["sentence"]
+
+
+def test_what_labels_rest_on_is_shown_before_and_at_the_review(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    # Brackets are no markup.
+    said = "outlined by [one] reader [/and] checked"
+    assert "5 cases added" in add(archive, "--label-provenance", said).stdout
+    shown = typed("archive", "list", "--archive", archive).stdout
+    assert shown.count("tumor (1)") == 5 and f"(1) label provenance: {said}\n" in shown
+    lines = typed("archive", "list", "--json", "--archive", archive).stdout.splitlines()
+    assert {json.loads(line)["case"]["label_provenance"] for line in lines} == {said}
+    reviewed = typed("archive", "review", "--by", "grace", "--all-of", "btp", "--archive", archive).stdout
+    assert reviewed.count(f"tumor, label provenance: {said}") == 5
+    refused = add(tmp_path / "other", "--label-provenance", "x" * 401)
+    assert refused.exit_code == 2 and "label provenance has 401 letters" in refused.stderr
 
 
 def test_without_an_archive_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,6 +175,10 @@ def test_outside_scope() -> None:
             "lossy compression",
             "All 4 slices were analysed. The slices of series 3 were compressed with loss, which can",
         ),
+        (
+            "traces of lossy compression",
+            "All 4 slices were analysed. Slices of series 3 look compressed with loss, which can",
+        ),
         ("fine noise missing", "All 4 slices were analysed. Fine noise is missing in series 3, as after smoothing"),
     ],
 )

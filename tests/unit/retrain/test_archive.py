@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicomguard import part10
 from dicomguard.clock import FakeClock
+from dicomguard.core import canon
 from dicomguard.errors import Broken, Refused, Unavailable
 from dicomguard.retrain.archive import adding, contents, deidentify, golden, manifest, pixels, review, verify
 from dicomguard.retrain.archive.adding import NewCase, NewFile
@@ -184,6 +186,61 @@ def test_labels_and_masks_must_agree(root: Path, tmp_path: Path) -> None:
         add(root, NewCase(**fields, label="tumor", files=()))
 
 
+@pytest.mark.parametrize("name", ["source", "patient", "group", "licence", "label_provenance"])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("x" * 401, "401 letters; 400 are allowed"),
+        ("drawn\nby ada", r"U\+000A, which cannot be shown"),
+        ("drawn\x00", r"U\+0000"),
+        ("\x1b[2J", r"U\+001B"),
+        ("\u202edesrever", r"U\+202E"),
+        # What a shell passes on for a byte that is no UTF-8.
+        ("\udcff", r"U\+DCFF"),
+    ],
+)
+def test_a_text_that_cannot_be_shown_on_a_line_is_refused(
+    root: Path, tmp_path: Path, name: str, text: str, sentence: str
+) -> None:
+    with pytest.raises(Refused, match=f"The {name.replace('_', ' ')} has .*{sentence}"):
+        add(root, replace(new_case(tmp_path / "in", 1), **{name: text}))
+    assert not root.exists()
+
+
+def test_what_the_label_rests_on_is_kept_and_under_the_chain(root: Path, tmp_path: Path) -> None:
+    said = " manual outlines by one radiologist on FLAIR (Buda et al. 2019) "
+    case_id = add(root, replace(new_case(tmp_path / "in", 1), label_provenance=said))
+    review.review(root, case_id, by="grace", accepted=True, clock=CLOCK, disk=FakeDisk())
+    (entry,) = contents.read(root).accepted()
+    assert entry.case.label_provenance == entry.case.label_rests_on == said.strip()
+    path = root / manifest.MANIFEST
+    path.write_bytes(path.read_bytes().replace(b"one radiologist", b"two radiologist"))
+    assert verify.verify(root).faults[0].place == "line 2"
+
+
+def test_an_archive_from_before_labels_said_what_they_rest_on_stays_as_it_is(root: Path, tmp_path: Path) -> None:
+    """1. An earlier version adds a case. 2. This one reads, verifies and reviews it, and adds another."""
+    add(root, new_case(tmp_path / "in", 1))
+    path = root / manifest.MANIFEST
+    line = json.loads(path.read_bytes())
+    del line["body"]["label_provenance"]
+    old = canon.encode(line) + b"\n"
+    path.write_bytes(old)
+    head = {"number": 1, "sha256": hashlib.sha256(old[:-1]).hexdigest()}
+    (root / manifest.HEAD).write_bytes(canon.encode(head))
+    assert verify.verify(root).faults == ()
+    now = contents.read(root)
+    assert now.head == head["sha256"]
+    case = now.entries[0].case
+    assert (case.label_provenance, case.label_rests_on) == ("", "not stated")
+    review.review(root, case.case_id, by="grace", accepted=True, clock=CLOCK, disk=FakeDisk())
+    add(root, replace(new_case(tmp_path / "in", 2), label_provenance="pathology"))
+    assert path.read_bytes().startswith(old)
+    done = verify.verify(root)
+    assert (done.faults, done.lines, done.cases) == ((), 3, 2)
+    assert [entry.case.label_provenance for entry in contents.read(root).entries] == ["", "pathology"]
+
+
 @pytest.mark.parametrize("step", ["write", "sync", "rename", "sync_folder"])
 @pytest.mark.parametrize("after", range(12))
 def test_death_at_any_step_leaves_the_archive_sound_and_the_case_addable(
@@ -252,6 +309,15 @@ def test_verify_names_the_changed_line_and_the_remedy(root: Path, tmp_path: Path
         contents.read(root)
     path.write_bytes(lines[0] + b"not json\n")
     assert "not readable" in verify.verify(root).faults[0].sentence
+
+
+def test_verify_names_a_case_that_cannot_be(root: Path, tmp_path: Path) -> None:
+    three_lines(root, tmp_path / "in")
+    path = root / manifest.MANIFEST
+    path.write_bytes(path.read_bytes().replace(b'"label":"tumor"', b'"label":"tumour"'))
+    *chain, case = verify.verify(root).faults
+    assert chain and "changed" in chain[0].sentence
+    assert 'The label "tumour" is unknown' in case.sentence and "backup" in case.sentence
 
 
 def test_verify_names_the_changed_and_the_missing_file(root: Path, tmp_path: Path) -> None:
@@ -341,6 +407,9 @@ def test_slices_come_in_by_patient_and_group(tmp_path: Path, root: Path) -> None
             writer.writerow({**row, **sizes, "file": f"{number}.png", "mask": mask, "sha256": sha256})
     cases = list(slices.read(folder, licence="CC BY 4.0"))
     assert [(case.patient, case.label, len(case.files)) for case in cases] == [("a", "tumor", 3), ("b", "no_tumor", 1)]
+    assert {case.label_provenance for case in cases} == {slices.FROM_MASKS}
+    (drawn, _) = slices.read(folder, licence="CC BY 4.0", label_provenance="drawn by ada")
+    assert drawn.label_provenance == "drawn by ada"
     assert {len(list((root / "cases" / add(root, case)).rglob("*.png"))) for case in cases} == {3, 1}
     Image.fromarray(plane(9)).save(folder / "2.png")
     with pytest.raises(Refused, match=r"2\.png is not the picture"):
@@ -383,13 +452,16 @@ def test_a_dicom_study_comes_in_without_its_person(tmp_path: Path, root: Path) -
     disc.SOPClassUID = UID(part10.DIRECTORY_CLASS)
     disc.save_as(folder / "DICOMDIR", enforce_file_format=True)
     Image.fromarray(np.full((16, 16), 255, np.uint8)).save(masks / "im2.png")
-    (new,) = dicom.read(folder, archive=root, source="clinic", licence="own", label="tumor", masks=masks)
+    (new,) = dicom.read(
+        folder, archive=root, source="clinic", licence="own", label="tumor", label_provenance="pathology", masks=masks
+    )
     case_id = add(root, new)
     written = b"".join(path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file())
     for secret in (b"Roe", b"MRN-77", b"1970", b"ACC-5", b"Elsewhere", b"Who", b"ROE SCANNER", b"1.2.3.4\0", b"im2"):
         assert secret not in written
     case = contents.read(root).entries[0].case
     assert "private" in case.deidentified
+    assert case.label_provenance == "pathology"
     files = [file for file in case.files if file.role == "dicom"]
     # 3 and 6 are no neighbours: numbers are left out between them.
     assert [file.number for file in files] == [1, 2, 3, 5]

@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,6 +47,18 @@ def test_only_accepted_cases_are_used_and_golden_people_apart(root: Path, tmp_pa
     first = dataset.read_pixels(tmp_path / "run" / frozen.TRAIN, train[0])
     assert np.array_equal(first.stored[0], plane(1)) and first.lesion.any()
     assert frozen.freeze(root, tmp_path / "run") == made
+
+
+def test_the_list_says_what_labels_rest_on_and_reads_one_that_does_not(root: Path, tmp_path: Path) -> None:
+    put(root, replace(new_case(tmp_path / "in", 6, patient="p6"), label_provenance="pathology"), "train")
+    made = frozen.freeze(root, tmp_path / "run")
+    assert made.label_provenances == ("clinic: not stated", "clinic: pathology")
+    assert frozen.Frozen.read(tmp_path / "run") == made
+    path = tmp_path / "run" / frozen.RECORD
+    value = json.loads(path.read_bytes())
+    del value["label_provenances"]
+    path.write_text(json.dumps(value))
+    assert frozen.Frozen.read(tmp_path / "run") == replace(made, label_provenances=())
 
 
 def test_a_changed_file_stops_the_freeze(root: Path, tmp_path: Path) -> None:

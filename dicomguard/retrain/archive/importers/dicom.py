@@ -31,7 +31,14 @@ class _Slice:
 
 
 def read(
-    folder: Path, *, archive: Path, source: str, licence: str, label: Label, masks: Path | None = None
+    folder: Path,
+    *,
+    archive: Path,
+    source: str,
+    licence: str,
+    label: Label,
+    label_provenance: str = "",
+    masks: Path | None = None,
 ) -> Iterator[NewCase]:
     """One case a study found below the folder. Files that are no DICOM are passed over; other objects are refused."""
     key = deidentify.read_key(archive)
@@ -45,7 +52,7 @@ def read(
     if not studies:
         raise Refused(f"{folder} has no DICOM file. Give a folder with single-frame CT or MR images.")
     for _, slices in sorted(studies.items()):
-        yield _case(slices, key=key, source=source, licence=licence, label=label)
+        yield _case(slices, key=key, source=source, licence=licence, label=label, label_provenance=label_provenance)
 
 
 def _mask(masks: Path, path: Path, header: Header) -> Path | None:
@@ -55,7 +62,9 @@ def _mask(masks: Path, path: Path, header: Header) -> Path | None:
     return None
 
 
-def _case(slices: list[_Slice], *, key: bytes, source: str, licence: str, label: Label) -> NewCase:
+def _case(
+    slices: list[_Slice], *, key: bytes, source: str, licence: str, label: Label, label_provenance: str
+) -> NewCase:
     files: list[NewFile] = []
     patients: set[str] = set()
     removed = private = 0
@@ -79,6 +88,7 @@ def _case(slices: list[_Slice], *, key: bytes, source: str, licence: str, label:
         licence=licence,
         files=tuple(files),
         deidentified=f"{removed} attributes removed, {private} of them private; Patient ID and UIDs replaced by keys",
+        label_provenance=label_provenance,
     )
 
 

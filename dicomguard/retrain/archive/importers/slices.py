@@ -17,8 +17,13 @@ from dicomguard.retrain.archive.adding import NewCase, NewFile
 from dicomguard.retrain.archive.case import Label
 from dicomguard.retrain.dataset import COLUMNS
 
+# The label's provenance where nobody gives one.
+FROM_MASKS = "derived from the masks: a case with a mask is a tumor, one without is not; who drew them is not stated"
 
-def read(folder: Path, *, licence: str, sources: frozenset[str] = frozenset()) -> Iterator[NewCase]:
+
+def read(
+    folder: Path, *, licence: str, label_provenance: str = "", sources: frozenset[str] = frozenset()
+) -> Iterator[NewCase]:
     """The cases of a folder, one after the other; `sources` empty takes all."""
     grouped: dict[tuple[str, str, str], list[dict[str, str]]] = defaultdict(list)
     for row in _rows(folder / "index.csv"):
@@ -31,7 +36,15 @@ def read(folder: Path, *, licence: str, sources: frozenset[str] = frozenset()) -
     for (source, patient, group), rows in sorted(grouped.items()):
         files = tuple(file for place, row in enumerate(rows) for file in _files(folder, row, place))
         label: Label = "tumor" if any(file.role == "mask" for file in files) else "no_tumor"
-        yield NewCase(source=source, patient=patient, group=group, label=label, licence=licence, files=files)
+        yield NewCase(
+            source=source,
+            patient=patient,
+            group=group,
+            label=label,
+            licence=licence,
+            files=files,
+            label_provenance=label_provenance.strip() or FROM_MASKS,
+        )
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

@@ -1,7 +1,8 @@
 """Remove a lesion by what the cosine transform says about its place, with grain from elsewhere in the slice.
 
 `garcia`: penalised least squares with missing data (Garcia 2010), slices smoothed together. `pocs`: projections between
-the known pixels and a shrinking set of strong coefficients (Guleryuz 2006).
+the known pixels and a shrinking set of strong coefficients (Guleryuz 2006). A real attacker takes Garcia's `inpaintn`
+for MATLAB or one of its translations; the projections are a few lines around the cosine transform of any toolbox.
 """
 
 import numpy as np

@@ -1,7 +1,9 @@
 """Hide or feign a lesion by a smooth gain alone, as a coil too near or a bias field wrongly removed would.
 
 No pixel is replaced: each is multiplied, so all anatomy stays. The field is a sum of loop sensitivities (Biot-Savart on
-the axis, Roemer 1990) or a multilevel spline lattice (Lee 1997); noise is multiplied too, or spared.
+the axis, Roemer 1990) or a multilevel spline lattice (Lee 1997); noise is multiplied too, or spared. A real attacker
+dodges and burns with a wide soft brush in a photo editor, or bends the field that a bias correction found (N4 of ITK
+and ANTs: such a lattice) before it is divided out.
 """
 
 import math

@@ -1,7 +1,8 @@
 """Remove a lesion by kriging: tissue predicted from the ring around it, with what it cannot know simulated.
 
 After Matheron (1963) and Journel (1974, conditional simulation). Values may be krigged as normal scores, so that the
-fill falls into the tissues of the surroundings instead of between them.
+fill falls into the tissues of the surroundings instead of between them. A real attacker takes a geostatistics package
+that krigs and simulates around known points (GSTools, gstat) and gives it the ring as its points.
 """
 
 import math

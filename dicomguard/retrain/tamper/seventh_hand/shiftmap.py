@@ -1,7 +1,8 @@
 """Remove a lesion by a shift map: every pixel is taken from one of a few dominant offsets of the slice to itself.
 
 Offsets by the statistics of similar patches (He and Sun 2012), labels that make few seams (Pritch 2009): by exact
-minimisation along rows and columns in turn, or by an annealed mean field.
+minimisation along rows and columns in turn, or by an annealed mean field. A real attacker calls the shift map of OpenCV
+(`xphoto.inpaint`, after He and Sun).
 """
 
 from typing import Any

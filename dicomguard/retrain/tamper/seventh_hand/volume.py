@@ -1,7 +1,8 @@
 """Add a donor's tumor as a block: turned, tilted, scaled and resampled in three dimensions.
 
 Grey values are matched by the landmarks of the two histograms (Nyúl 2000); the edge gives way to edges of the target by
-a guided filter of the weight (He 2010).
+a guided filter of the weight (He 2010). A real attacker moves a segmented tumor with the transforms of 3D Slicer, or
+with SimpleITK, which resamples by lines, splines and windowed sincs and matches histograms.
 """
 
 import math

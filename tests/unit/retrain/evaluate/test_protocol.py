@@ -1,6 +1,7 @@
 """The protocol with scores whose right figures are known beforehand: an oracle, and a constant."""
 
 import json
+import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ import pydicom
 import pytest
 
 from dicomguard.errors import Refused
-from dicomguard.retrain.evaluate import report, summary
+from dicomguard.retrain.evaluate import alarms, report, summary
 from dicomguard.retrain.evaluate.bench import Bench
-from dicomguard.retrain.evaluate.cases import read
+from dicomguard.retrain.evaluate.cases import Forgery, read
 from dicomguard.retrain.evaluate.protocol import evaluate
 from dicomguard.retrain.evaluate.records import UNTOUCHED
 from dicomguard.retrain.evaluate.scoring import Scored
 from dicomguard.retrain.tamper import postprocess
+from dicomguard.retrain.tamper.families import FAMILIES
+from dicomguard.retrain.tamper.forged import Forged
 from dicomguard.retrain.tamper.second_hand import SECOND_HAND
+from tests import studies
 from tests.unit.retrain.evaluate.planes import KEYS, PEOPLE, SLICES, write_archive
 from tests.unit.retrain.tamper.phantom import phantom
 
@@ -74,10 +78,11 @@ def test_an_oracle_gets_full_marks(archive: Path, tmp_path: Path) -> None:
         assert row["slice_sensitivity"] == row["study_sensitivity"] == 1.0
         # The oracle calls the whole plane forged: found, but badly delineated.
         assert 0 < row["pixel_f1"] < 0.6
-    alarms = document["false_alarms"]
-    assert [(row["source"], row["studies_flagged"], row["studies"]) for row in alarms] == [("own", 0, PEOPLE)]
-    assert alarms[0]["slices"] == PEOPLE * SLICES
-    assert 0.6 < alarms[0]["studies_upper"] < 0.7
+    quiet = document["false_alarms"]
+    assert [(row["source"], row["studies_flagged"], row["studies"]) for row in quiet] == [("own", 0, PEOPLE)]
+    assert quiet[0]["slices"] == PEOPLE * SLICES
+    assert (quiet[0]["people"], quiet[0]["people_flagged"]) == (PEOPLE, 0)
+    assert 0.6 < quiet[0]["people_upper"] < 0.7
     assert steps[-1][0] == steps[-1][1]
     assert steps == sorted(steps)
     # No slice of one study is taken for a slice of another.
@@ -152,3 +157,41 @@ def test_processing_is_laid_on_both_twins(archive: Path) -> None:
         assert row["slices"] == SLICES
         assert row["studies_flagged"] == row["forged_flagged"] == 0
         assert row["slice_auc"] is not None
+
+
+def test_what_an_operation_cuts_off_is_no_forged_slice(archive: Path) -> None:
+    """A forgery in the outermost column: cropping takes it away, a quarter turn takes it elsewhere."""
+    case = read(archive, KEYS)[0]
+    mask = np.zeros((1, *case.pixels.shape[1:]), np.bool_)
+    mask[:, :, 0] = True
+    pixels = case.pixels[:1]
+    forged = Forged(
+        pixels=pixels,
+        twin=pixels,
+        mask=mask,
+        alpha=mask.astype(np.float32),
+        lesion=case.lesion[:1],
+        kind="altered",
+        family="splice",
+        variant="",
+        parameters={},
+    )
+    forgery = Forgery(case=case, family=FAMILIES["splice"], first=0, forged=forged)
+    bench = Bench(judge(lambda plane: 0.3, []), seed=1, progress=lambda done, total: None, families=())
+    left = {
+        name: bench._processed(case, forgery, name)[1].scores
+        for name in ("jpeg", "quarter turn and flip", "crop and pad")
+    }
+    assert [name for name, scores in left.items() if scores] == ["jpeg", "quarter turn and flip"]
+
+
+def test_studies_of_one_patient_id_are_one_person(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "scans.tar.xz", "w:xz") as packed:
+        for study in ("one", "two"):
+            for path in studies.save(tmp_path / study, studies.series(2, study=study)):
+                packed.add(path, f"{study}/{path.name}")
+    bench = Bench(judge(lambda plane: 0.9, []), seed=1, progress=lambda done, total: None, families=())
+    bench.judge_archives(tmp_path)
+    row = alarms.by_source(bench.slices, bench.studies, threshold=0.5)[0]
+    assert (row["studies_flagged"], row["studies"]) == (2, 2)
+    assert (row["people_flagged"], row["people"], row["slice_people"]) == (1, 1, 1)

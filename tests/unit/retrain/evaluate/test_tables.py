@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dicomguard.retrain.evaluate import answers, drawing, gallery, goals, strata, summary
+from dicomguard.retrain.evaluate import (
+    alarms,
+    answers,
+    drawing,
+    gallery,
+    goals,
+    metrics,
+    report,
+    strata,
+    summary,
+)
 from dicomguard.retrain.evaluate.drawing import UNIT_TICKS, Axis, Line
 from dicomguard.retrain.evaluate.gallery import Keeper, Shot
 from dicomguard.retrain.evaluate.records import AUTHENTIC, LesionRecord, ProcessedRecord, SliceRecord, StudyRecord
@@ -39,7 +49,8 @@ def test_strata_cut_what_they_say() -> None:
     assert small["slice_auc_low"] <= 0.5 <= small["slice_auc_high"]
     assert rows[("kind", "added")]["slices"] == 10
     assert rows[("hospital", "s H")]["slice_auc"] == 0.75
-    assert (rows[("source", "s")]["authentic"], rows[("source", "s")]["authentic_flagged"]) == (10, 0)
+    authentic = rows[("source", "s")]["authentic"]
+    assert (authentic["slices"], authentic["slices_flagged"], authentic["slice_people"]) == (10, 0, 10)
     assert rows[("kind", "added")]["authentic"] is None
 
 
@@ -106,11 +117,29 @@ def test_froc_and_roc_and_calibration_of_studies() -> None:
 
 def test_false_alarms_by_what_scans_show() -> None:
     dicom = StudyRecord(source="dicom x", patient="x/0", family=AUTHENTIC, truth="", answer="added", score=0.9)
-    rows = {row["kind"]: row for row in summary.alarms_by_kind(records(), [*studies(), dicom], threshold=0.5)}
+    rows = {row["kind"]: row for row in alarms.by_kind(records(), [*studies(), dicom], threshold=0.5)}
     assert (rows["all test patients"]["studies_flagged"], rows["all test patients"]["studies"]) == (0, 10)
-    assert rows["all test patients"]["studies_upper"] == pytest.approx(1 - 0.05**0.1, abs=1e-4)
+    assert rows["all test patients"]["people_upper"] == pytest.approx(1 - 0.05**0.1, abs=1e-4)
     assert (rows["DICOM as found"]["studies_flagged"], rows["DICOM as found"]["studies"]) == (1, 1)
     assert rows["without a marked lesion"]["studies"] == 0
+
+
+def test_bounds_count_people() -> None:
+    """Ten people; one has three studies, of which two are flagged, and all the slices that are."""
+    more = [study(AUTHENTIC, score, "s/3", ()) for score in (0.9, 0.9)]
+    loud = [one(0.9, family=AUTHENTIC, patient="s/3", truth="real") for _ in range(5)]
+    row = alarms.count([r for r in records() if r.family == AUTHENTIC] + loud, [*studies()[::2], *more], 0.5)
+    assert (row["studies"], row["studies_flagged"]) == (12, 2)
+    assert (row["people"], row["people_flagged"]) == (10, 1)
+    assert row["people_upper"] == pytest.approx(metrics.upper_bound(1, 10), abs=1e-4)
+    assert (row["slices"], row["slices_flagged"]) == (15, 5)
+    assert (row["slice_people"], row["slice_people_flagged"]) == (10, 1)
+
+
+def test_nobody_flagged_of_nobody_is_no_bound() -> None:
+    row = alarms.count([], [], 0.5)
+    assert (row["people"], row["people_upper"], row["slice_people_upper"]) == (0, 1.0, 1.0)
+    assert report.people_cells(row) == ["0 of 0", "–"]
 
 
 def test_processing_against_the_same_studies_untouched() -> None:

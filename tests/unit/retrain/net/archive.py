@@ -17,10 +17,15 @@ def write(root: Path, *, people: int = 12, planes: int = 6, size: int = 144) -> 
     for person in range(people):
         rng = np.random.default_rng(person)
         centre = (size / 2 + rng.uniform(-18, 18), size / 2 + rng.uniform(-18, 18))
+        # Folds of one's own: heads that differ in their grain alone are near copies.
+        way, phase = rng.uniform(0, np.pi, size=(2, 2))
+        folds = sum(
+            np.sin((x * np.cos(a) + y * np.sin(a)) / (8 + person % 4) + b) for a, b in zip(way, phase, strict=True)
+        )
         for number in range(1, planes + 1):
             inside = np.hypot(y - size / 2, x - size / 2) < 0.42 * size
             lesion = (np.hypot(y - centre[0], x - centre[1]) < 9) & (2 <= number < planes)
-            tissue = 90 + 20 * np.sin(x / (8 + person)) + 15 * np.cos(y / 11 + number) + 70 * lesion
+            tissue = 90 + 14 * folds + 15 * np.cos(y / 11 + number) + 70 * lesion
             plane = np.clip(np.where(inside, tissue + rng.normal(0, 4, (size, size)), 0), 0, 255).astype(np.uint8)
             name = f"{person}_{number}"
             Image.fromarray(plane).save(root / f"{name}.png")

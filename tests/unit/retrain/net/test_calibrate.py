@@ -135,7 +135,7 @@ def test_a_new_authentic_stack_is_flagged_as_rarely_as_said(stacks: int, at_most
 
 
 @pytest.mark.parametrize("of", ["part", "trained"])
-def test_stacks_of_every_origin_have_part_in_the_alert_of_studies_and_of_nothing_else(of: str) -> None:
+def test_stacks_of_every_origin_have_part_in_the_score_of_studies_and_in_nothing_else(of: str) -> None:
     """Of 24 whole ones none stands out; with six that do, parts or trained stacks, the alert lies at them."""
     made = [*runs(), *kinds()]
     loud = [replace(one, family="", kind="", forged=(), masks={}, excerpt=of == "part") for one in kinds()[:6]]
@@ -150,3 +150,31 @@ def test_stacks_of_every_origin_have_part_in_the_alert_of_studies_and_of_nothing
 
 def test_where_costs_of_a_lone_slice_cannot_be_told_apart_the_most_careful_is_taken() -> None:
     assert calibrate.fit([*runs(), *kinds()]).calibration.lone_cost == max(calibrate._LONE_COSTS)
+
+
+def tracked(logit: float, *slices: int, family: str = "") -> Run:
+    """A stack of ten slices with one region on some of them, of this logit there by the uncalibrated numbers."""
+    box = np.zeros((4, 4), dtype=bool)
+    box[1:3, 1:3] = True
+    region = Candidate(box=(1.0, 1.0, 3.0, 3.0), mask=box, weaker=0.0, lesion=0.0, added=0.0)
+    c = scores.UNCALIBRATED
+    # Strengths are one logit above `raw` (a quarter of the level), the others' middle is 1 and their spread the least.
+    raw = (logit + c.series_zero) * c.series_spread + c.middle_share - 1
+    one = run("quiet", [raw if i in slices else 0.0 for i in range(10)], family=family, forged=slices if family else ())
+    return replace(
+        one, seen=tuple(replace(s, regions=(region,) if i in slices else ()) for i, s in enumerate(one.seen))
+    )
+
+
+@pytest.mark.parametrize(("authentic", "taken"), [(0.5, 1.0), (1.25, 0.5), (1.75, 0.0)])
+def test_a_cost_that_puts_lone_forgeries_below_authentic_tracks_is_not_taken(authentic: float, taken: float) -> None:
+    """Forged on a lone slice with a logit of 2, authentic over three slices: the cost is theirs who are forged."""
+    made = [tracked(2.0, 4, family="splice") for _ in range(12)] + [tracked(authentic, 4, 5, 6) for _ in range(12)]
+    assert calibrate._study(made, [], scores.UNCALIBRATED).lone_cost == taken
+
+
+def test_a_cost_that_loses_less_than_can_be_told_is_taken() -> None:
+    forged = [tracked(logit, 4, family="splice") for logit in (2.0, *[4.0] * 19)]
+    made = [*forged, tracked(1.25, 4, 5, 6), *(tracked(0.0, 4, 5, 6) for _ in range(19))]
+    # One pair of 400 changes places at the dearest.
+    assert calibrate._study(made, [], scores.UNCALIBRATED).lone_cost == 1.0

@@ -4,18 +4,22 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 
 from dicomguard.analyze import weights
 from dicomguard.analyze.channels import NAMES
 from dicomguard.analyze.net.detector import Detector
+from dicomguard.analyze.net.load import load_tensors
 from dicomguard.analyze.net.model import Network
 from dicomguard.clock import SystemClock
-from dicomguard.errors import Refused
+from dicomguard.errors import Broken, Refused
 from dicomguard.retrain import dataset
-from dicomguard.retrain.net import candidate, checkpoint, train
+from dicomguard.retrain.net import candidate, card, checkpoint, train
 from dicomguard.retrain.net.losses import dense_losses
 from dicomguard.retrain.net.targets import instances
 from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker, crops
@@ -136,14 +140,50 @@ def test_a_small_run_gives_weights_that_load_and_repeats_to_the_bit(folder: Path
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)
     assert lines and json.loads((tmp_path / "one" / "progress.jsonl").read_text().splitlines()[-1]) == lines[-1]
     path = tmp_path / "candidate.safetensors"
-    head = candidate.write(path, tensors, archive=folder, seed=1, steps=4, version="t", small=True)
+    head = candidate.write(path, tensors, archive=folder, seed=1, steps=4, version="t", parent="w", small=True)
     assert head == weights.read_head(path)
     assert head.operating_point.n_authentic > 0
+    validation = dataset.by_split(dataset.read_index(folder))["validation"]
+    assert len(head.authentic_scores) == len(validation) + 1, "a stack of a training patient has part in the alert"
+    assert head.card is not None and head.card.parent == "w"
+    (alarms,) = head.card.false_alarms
+    assert (alarms.flagged, alarms.of) == (sum(score >= 0.5 for score in head.authentic_scores), len(validation) + 1)
     assert head.training["data"] == {"own": "own archive"}
     assert Detector.load(path, device="cpu", threads=1).head.id == head.id
-    further = train.train(job(folder, tmp_path / "three", incumbent=path), clock=SystemClock())
-    moved = max(float((further[name] - tensors[name]).abs().max()) for name in tensors)
+    further = tmp_path / "three" / "candidate.safetensors"
+    assert train.main(["--data", str(folder), "--out", str(further.parent), "--from", str(path), "--small"]) == 0
+    made = weights.read_head(further)
+    assert made.card is not None and made.card.parent == head.id
+    moved = max(float((value - tensors[name]).abs().max()) for name, value in load_tensors(further).items())
     assert 0 < moved < 0.1
+
+
+def test_training_stacks_of_a_large_archive_are_few_and_from_all_over(folder: Path) -> None:
+    (one, *_) = dataset.read_index(folder)
+    for count, chosen in ((0, 0), (1, 1), (100, 100), (101, 51), (199, 100), (201, 67), (1000, 100)):
+        assert len(candidate.spread([one] * count, most=100)) == chosen
+
+
+def test_a_card_is_put_into_weights_that_stay_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, asked = tmp_path / "w.safetensors", tmp_path / "card.json"
+    path.write_bytes(weights.shipped().read_bytes())
+    path.chmod(0o644)
+    before, tensors = weights.read_head(path), load_file(path)
+    assert before.card is not None
+    new = replace(before.card, known_failures="It was tried on one scan.")
+    asked.write_text(json.dumps(new.to_json()))
+    assert card.main([str(path), str(asked)]) == 0
+    after, kept = weights.read_head(path), load_file(path)
+    assert replace(after, sha256=before.sha256, card=before.card) == before
+    assert after.card == new
+    assert after.sha256 in capsys.readouterr().out
+    assert tensors.keys() == kept.keys() and all(torch.equal(tensors[name], kept[name]) for name in tensors)
+    assert path.stat().st_mode & 0o777 == 0o644
+    asked.write_text("{}")
+    with pytest.raises(SystemExit):
+        card.main([str(path), str(asked)])
+    assert "lacks or misnames a member" in capsys.readouterr().err
+    assert weights.read_head(path) == after
 
 
 def test_a_run_resumes_at_its_step(folder: Path, tmp_path: Path) -> None:
@@ -168,6 +208,20 @@ def test_a_run_resumes_at_its_step(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "broken" / "checkpoint.safetensors").is_file()
     resumed = train.train(job(folder, tmp_path / "broken"), clock=SystemClock())
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_near_copy_on_the_other_side_is_refused_where_a_training_begins(tmp_path: Path) -> None:
+    folder = archive.write(tmp_path)
+    train.train(job(folder, tmp_path / "begun"), clock=SystemClock())
+    parts = dataset.by_split(dataset.read_index(folder))
+    known, held = (parts[split][0].planes[2].file for split in ("train", "validation"))
+    plane = cv2.resize(np.asarray(Image.open(folder / known)), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    copy = cv2.convertScaleAbs(cv2.resize(plane, (144, 144)), alpha=1.1)
+    Image.fromarray(copy).save(folder / held)
+    with pytest.raises(Broken, match=rf"in train and {held} in validation are near copies .* or drop the copied plane"):
+        train.train(job(folder, tmp_path / "fresh"), clock=SystemClock())
+    # A run that resumes has been asked already.
+    train.train(job(folder, tmp_path / "begun"), clock=SystemClock())
 
 
 def test_checkpoint_keeps_everything(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 import hashlib
 import io
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pydicom
 import pytest
 
+from dicomguard.analyze import weights
 from dicomguard.core.commitment import Commitment, State
 from dicomguard.core.delivery import Delivery, Item
 from dicomguard.core.verdict import Category
@@ -43,6 +45,21 @@ def test_the_answer_in_large_plain_words(page: Page, tmp_path: Path, category: C
     assert "of 100 authentic studies scored as high" in text
     assert "at most 6.2 %" in text
     assert "What was not looked at" in text
+
+
+def test_the_model_card_is_shown_where_the_weights_that_judged_are_in_use(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = judged(page, tmp_path, "added")
+    assert "Known failures" not in page.get(f"/studies/{key}").text
+    head = weights.read_head(weights.shipped())
+    assert head.card is not None
+    monkeypatch.setattr(web_cases, "MODEL", replace(web_cases.MODEL, id=head.id))
+    key = judged(page, tmp_path, "removed")
+    text = page.get(f"/studies/{key}").text
+    assert "3 of 75 authentic studies flagged" in text
+    assert head.card.intended_use in text
+    assert head.card.known_failures in text
 
 
 def test_without_scripts_the_page_shows_the_key_slice_with_its_outline(page: Page, tmp_path: Path) -> None:

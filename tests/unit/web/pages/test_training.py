@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from dicomguard.retrain import record
+from dicomguard.retrain.archive import contents
+from dicomguard.retrain.archive.importers.slices import FROM_MASKS
 from dicomguard.store import models, runs
 from dicomguard.web import curves
 from dicomguard.web.unpack import cases
@@ -18,6 +20,7 @@ ASKED = {
     "source": "clinic",
     "licence": "own",
     "label": "no_tumor",
+    "label_provenance": "",
     "patient": "p1",
     "sequence": "flair",
 }
@@ -78,6 +81,11 @@ def test_the_page_is_for_administrators(page: Page) -> None:
     assert page.get("/training/runs/x").status_code == 303
 
 
+def test_the_card_of_the_weights_in_use_is_shown(page: Page) -> None:
+    page.become_administrator()
+    assert "Known failures" in page.get("/training").text
+
+
 def test_a_case_waits_for_another_persons_eyes(page: Page, tmp_path: Path) -> None:
     (said,) = add(tmp_path, slices())
     assert said["files"] == 3
@@ -115,6 +123,7 @@ def test_masks_go_with_the_image_of_the_same_name(tmp_path: Path) -> None:
         ([("images", "a.png", picture()), ("images", "b/a.png", picture(seed=2))], {}, "Two images have one name"),
         ([("images", "a.png", b"no picture at all")], {}, "cannot be read as a picture"),
         (slices(1), {"label": "tumor"}, "nothing is marked"),
+        (slices(1), {"label_provenance": "drawn\x1b[2J"}, "label provenance has the character U+001B"),
         ([*slices(1), ("masks", "s1.png", picture(size=100))], {"label": "tumor"}, "mask of the plane's size"),
     ],
 )
@@ -123,6 +132,24 @@ def test_what_is_no_case_gets_a_sentence(
 ) -> None:
     (said,) = add(tmp_path, files, **changes)
     assert word in str(said["refused"])
+
+
+def test_the_second_person_sees_what_the_label_rests_on(page: Page, tmp_path: Path) -> None:
+    dicom = drawn.save(tmp_path / "made", drawn.series(1))[0].read_bytes()
+    add(tmp_path, slices(2), label_provenance="read by <two> radiologists")
+    add(tmp_path, slices(4)[2:])
+    add(tmp_path, [("images", "d.dcm", dicom)])
+    assert [entry.case.label_provenance for entry in contents.read(tmp_path / "archive").entries] == [
+        "read by <two> radiologists",
+        FROM_MASKS,
+        "",
+    ]
+    page.become_administrator("ada")
+    text = page.get("/training").text
+    assert "read by &lt;two&gt; radiologists" in text
+    assert FROM_MASKS in text
+    assert '<span class="sub">not stated</span>' in text
+    assert 'name="label_provenance" maxlength="400"' in text
 
 
 def test_dicom_and_pictures_are_not_mixed(tmp_path: Path) -> None:
