@@ -65,7 +65,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
-    """How many of the authentic calibration studies scored as high (conformal rank)."""
+    """How many of the authentic studies of the calibration scored as high."""
 
     as_high: int
     of: int

@@ -88,7 +88,7 @@ def score(value: float | None) -> str:
 
 
 def rank(as_high: int, of: int) -> str:
-    """The conformal rank as people read it."""
+    """How many authentic studies of the calibration scored as high, as people read it."""
     if as_high == 0:
         return f"none of {of} authentic studies scored as high"
     return f"{as_high} of {of} authentic studies scored as high"
