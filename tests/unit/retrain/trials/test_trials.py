@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dicomguard.analyze import weights
+from dicomguard.analyze.net.detector import Detector
 from dicomguard.analyze.net.heads import ADDED, REAL, REMOVED
 from dicomguard.analyze.net.model import Network
 from dicomguard.analyze.scores import UNCALIBRATED
@@ -23,7 +25,7 @@ from dicomguard.retrain.net.shown import Run
 from dicomguard.retrain.net.train import TrainJob
 from dicomguard.retrain.net.twins import Batches, Recipe, TwinMaker
 from dicomguard.retrain.tamper.families import ATTACKS
-from dicomguard.retrain.trials import dense, hands, left_out, points, shuffled, stock, twins, unseen
+from dicomguard.retrain.trials import dense, hands, left_out, points, shuffled, stock, throughout, twins, unseen
 from dicomguard.retrain.trials.effort import ProcessorClock
 from dicomguard.retrain.trials.twins import Outcome, Said, View
 from tests.unit.retrain.net import archive, looks
@@ -300,6 +302,26 @@ def test_the_stock_model_trains_a_step_and_goes_on(folder: Path, tmp_path: Path)
     again = stock.train(folder, tmp_path, minutes=0.0, seed=1, clock=ProcessorClock(), small=True)
     for one, other in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_stack_forged_throughout_has_hardly_a_slice_left(folder: Path) -> None:
+    series = [one for one in dataset.read_index(folder) if len(one.planes) >= 5]
+    pixels = dataset.read_pixels(folder, series[0])
+    forged, planes = throughout.forge_all(TwinMaker([pixels]), pixels, "painted", np.random.default_rng(0))
+    assert len(planes) >= 0.7 * len(pixels.stored)
+    changed = {z for z in range(len(pixels.stored)) if not np.array_equal(forged.stored[z], pixels.stored[z])}
+    assert changed == set(planes)
+    assert forged.stored.dtype == pixels.stored.dtype
+
+
+def test_what_is_found_of_a_stack_forged_throughout_is_counted(folder: Path, tmp_path: Path) -> None:
+    given = ["--data", str(folder), "--out", str(tmp_path), "--families", "1"]
+    with pytest.raises(Refused, match="no stack of a validation patient"):
+        throughout.main(given)
+    one = dataset.read_pixels(folder, next(one for one in dataset.read_index(folder) if len(one.planes) >= 5))
+    row = throughout.found(Detector.load(weights.shipped(), device="cpu"), one, frozenset({1, 2}))
+    assert row is not None and row["slices"] == 2
+    assert 0 <= row["in_series"] <= 2 and 0 <= row["as_pictures"] <= 2 and row["study"] in (0, 1)
 
 
 def test_an_alert_that_a_loud_source_had_no_part_in_flags_more_of_it() -> None:
