@@ -60,7 +60,7 @@ def found(detector: Detector, pixels: Pixels, planes: frozenset[int]) -> dict[st
     alone = [_alone(detector, run, plane) for plane, _ in looked]
     return {
         "slices": len(looked),
-        "in_series": sum(value >= 0 for _, value in looked),
+        "in_series": sum(bool(value >= 0) for _, value in looked),
         "as_pictures": sum(value >= 0 for value in alone),
         "study": int(calibrate.study_scores(run, calibration)[0] >= calibrate.ALERT),
     }

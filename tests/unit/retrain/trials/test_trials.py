@@ -13,8 +13,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dicomguard.analyze import weights
-from dicomguard.analyze.net.detector import Detector
 from dicomguard.analyze.net.heads import ADDED, REAL, REMOVED
 from dicomguard.analyze.net.model import Network
 from dicomguard.analyze.scores import UNCALIBRATED
@@ -318,10 +316,16 @@ def test_what_is_found_of_a_stack_forged_throughout_is_counted(folder: Path, tmp
     given = ["--data", str(folder), "--out", str(tmp_path), "--families", "1"]
     with pytest.raises(Refused, match="no stack of a validation patient"):
         throughout.main(given)
-    one = dataset.read_pixels(folder, next(one for one in dataset.read_index(folder) if len(one.planes) >= 5))
-    row = throughout.found(Detector.load(weights.shipped(), device="cpu"), one, frozenset({1, 2}))
-    assert row is not None and row["slices"] == 2
-    assert 0 <= row["in_series"] <= 2 and 0 <= row["as_pictures"] <= 2 and row["study"] in (0, 1)
+    more = archive.write(tmp_path, people=12, planes=5)
+    given[1] = str(more)
+    assert throughout.main(given) == 0
+    nothing, everything = json.loads((tmp_path / "throughout.json").read_text())["rows"]
+    people = {one.patient for one in dataset.by_split(dataset.read_index(more))["validation"]}
+    assert (nothing["forged"], nothing["stacks"], nothing["slices"]) == ("nothing", len(people), 5 * len(people))
+    assert everything["stacks"] <= len(people) and everything["slices"] >= 0.7 * 5 * everything["stacks"]
+    for row in (nothing, everything):
+        assert row["in_series"] <= row["slices"] and row["as_pictures"] <= row["slices"]
+        assert f"of {row['slices']}" in throughout.line(row)
 
 
 def test_an_alert_that_a_loud_source_had_no_part_in_flags_more_of_it() -> None:
