@@ -133,7 +133,7 @@ def _told(trials: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, _Figur
         if not rows:
             continue
         runs = _runs(rows)
-        aucs = _by_name(rows, "auc")
+        aucs = _by_name(rows, "slice_auc")
         found |= {
             f"slice AUC, {kind} left out, mean": _Figure(value=_mean(aucs), how=runs),
             f"slice AUC, {kind} left out, worst": _Figure(value=_least(aucs), how=runs),
@@ -144,7 +144,9 @@ def _told(trials: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, _Figur
         }
     both = [row for row in trials["left_out"] if row["left_out"] in ("source:lgg", "source:cheng")]
     if len({row["left_out"] for row in both}) == 2:
-        found["slice AUC, lgg and cheng left out, mean"] = _Figure(value=_mean(_by_name(both, "auc")), how=_runs(both))
+        found["slice AUC, lgg and cheng left out, mean"] = _Figure(
+            value=_mean(_by_name(both, "slice_auc")), how=_runs(both)
+        )
     if trials["stock"]:
         found["margin over the stock Mask R-CNN"] = _margin(trials["stock"][0])
     return {metric: figure for metric, figure in found.items() if figure.value is not None}

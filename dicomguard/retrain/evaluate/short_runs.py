@@ -44,7 +44,7 @@ def read(folder: Path) -> dict[str, list[Row]]:
             f"{folder} holds no left_out*.json, shuffled.json or stock.json with a row. "
             "Give the folder that the trials wrote to."
         )
-    found["left_out"].sort(key=lambda row: (row["auc"] is None, row["auc"] or 0.0, row["left_out"]))
+    found["left_out"].sort(key=lambda row: (row["slice_auc"] is None, row["slice_auc"] or 0.0, row["left_out"]))
     found["shuffled"].sort(key=lambda row: row["holds"])
     found["stock"].sort(key=lambda row: (row["margin"] is None, row["margin"] or 0.0))
     return found
@@ -96,7 +96,7 @@ def _interval(name: str, value: Value | None, *, low: float = 0) -> Row:
 
 
 def _left_out(file: Value) -> list[Row]:
-    """`auc` is the slice AUC that counts: in the series and calibrated where that was measured, else by the maps."""
+    """Slice AUC by the maps alone, over all forged slices; as in the product there are too few of them for a mean."""
     made, found = _made(file), []
     for value in file["rows"].each():
         name = value["left_out"].text(_LEFT_OUT)
@@ -111,7 +111,6 @@ def _left_out(file: Value) -> list[Row]:
             **_interval("loss", value.get("loss"), low=-1),
             **_in_series(value.get("as_in_the_product")),
         }
-        row["auc"] = row["slice_auc"] if row["series_slice_auc"] is None else row["series_slice_auc"]
         found.append(row)
     return found
 

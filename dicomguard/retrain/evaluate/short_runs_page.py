@@ -13,10 +13,10 @@ _TITLES = (
     "left out",
     "slice AUC",
     "95 % interval",
-    "by the maps alone",
     "known to the run beside",
     "lost",
     "95 % interval",
+    "in its series",
     "study AUC",
     "95 % interval",
     "authentic studies flagged",
@@ -39,9 +39,9 @@ def section(trials: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return (
         "<h2>What was never seen, by short runs</h2><p><strong>These are short runs, not the weights evaluated above."
         "</strong> Weights that know a family or a source cannot forget it, so dense maps were trained from chance, "
-        "without it, for the CPU minutes given. “Slice AUC” is taken as in the product where that was measured "
-        "(beside the other slices of the series, calibrated), else by the maps alone. Studies and pictures are judged "
-        "as in the product, with the alert set without what was left out.</p>" + "".join(parts)
+        "without it, for the CPU minutes given. “Slice AUC” is by the maps alone; “in its series” is that of the "
+        "product, of few slices. Studies and pictures are judged as in the product, with the alert set without what "
+        "was left out.</p>" + "".join(parts)
     )
 
 
@@ -53,15 +53,14 @@ def _left_out(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    in_series = row["series_slice_auc"] is not None
     return [
         row["left_out"].partition(":")[2],
-        cell(row["auc"]),
-        cell(row["series_slice_auc_interval" if in_series else "slice_auc_interval"]),
         cell(row["slice_auc"]),
+        cell(row["slice_auc_interval"]),
         cell(row["known_slice_auc"]),
         cell(row["loss"]),
         cell(row["loss_interval"]),
+        cell(row["series_slice_auc"]),
         cell(row["study_auc"]),
         cell(row["study_auc_interval"]),
         _of(row["studies_flagged"], row["studies"]),
