@@ -78,8 +78,8 @@ def test_a_living_worker_takes_over_from_a_killed_one(tmp_path: Path, postgres_s
             os.kill(a.pid, signal.SIGKILL)
             killed = time.monotonic()
             until(lambda: done(store, keys), 40)
-            # Lease 2 s, and ten.
-            assert time.monotonic() - killed < 12
+            # Lease 2 s, and the time of a slow machine.
+            assert time.monotonic() - killed < 30
         finally:
             end(a, b)
         with store.read() as tx:
