@@ -267,6 +267,7 @@ class RetrainWork:
             "weights": head.sha256,
             "small": self._settings.small,
             "analyze": software().analyze_version,
+            "figures": promotion.FIGURES_VERSION,
         }
         known = self._store.root / FOLDER / "figures" / f"{canon.sha256(measured)[:32]}.json"
         if known.is_file():

@@ -18,10 +18,10 @@ def read(report: Mapping[str, Any], *, model_id: str, sha256: str, golden_sha256
         for row in report["families"]
         if row["slice_auc_pooled"] is not None
     )
-    alarms = tuple(_alarms(row) for row in report["false_alarms"] if row["slices"])
+    quiet = [row for row in report["false_alarms"] if row["slices"]]
+    alarms = tuple(map(_alarms, quiet))
     if not families or not alarms:
         raise Refused("Nothing could be measured on the golden set. Add test cases with larger heads or lesions.")
-    flagged, of = sum(one.flagged for one in alarms), sum(one.of for one in alarms)
     return Figures(
         model_id=model_id,
         weights_sha256=sha256,
@@ -34,7 +34,8 @@ def read(report: Mapping[str, Any], *, model_id: str, sha256: str, golden_sha256
         ),
         families=families,
         alarms=alarms,
-        alarms_overall=Alarms(source="all sources", flagged=flagged, of=of, upper=metrics.upper_bound(flagged, of)),
+        alarms_overall=_everywhere(quiet, "slices_flagged", "slices"),
+        people=_everywhere(quiet, "people_flagged", "people"),
     )
 
 
@@ -48,6 +49,14 @@ def _auc(name: str, row: Mapping[str, Any]) -> Auc:
 def _alarms(row: Mapping[str, Any]) -> Alarms:
     counts = {"flagged": int(row["slices_flagged"]), "of": int(row["slices"])}
     return Alarms(source=str(row["source"]), **counts, upper=float(row["slices_upper"]))
+
+
+def _everywhere(rows: Sequence[Mapping[str, Any]], count: str, of: str) -> Alarms:
+    """Summed over the sources, of which nobody is in two."""
+    flagged, all_of_them = (sum(int(row[key]) for row in rows) for key in (count, of))
+    return Alarms(
+        source="all sources", flagged=flagged, of=all_of_them, upper=metrics.upper_bound(flagged, all_of_them)
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

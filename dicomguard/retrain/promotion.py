@@ -1,9 +1,9 @@
 """May a candidate take the incumbent's place: figures of both on the frozen golden set in, a decision with reasons out.
 
-Pure. The candidate has to be no worse where it counts, in this order: authentic slices flagged (a node that cries wolf
-is switched off), the worst tamper family, all families together. "No worse" allows for chance: the end of the
-incumbent's interval is the bar, so that a small golden set refuses nobody for one slice. A decision is a proposal; a
-person approves it.
+Pure. The candidate has to be no worse where it counts, in this order: people with an authentic study that is flagged (a
+node that cries wolf is switched off), authentic slices flagged, the worst tamper family, all families together. "No
+worse" allows for chance: the end of the incumbent's interval is the bar, so that a small golden set refuses nobody for
+one slice. A decision is a proposal; a person approves it.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dicomguard.errors import Broken
+
+# Raised with the shape of `Figures`: what an earlier version kept is then measured again.
+FIGURES_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +28,9 @@ class Auc:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarms:
-    """Authentic slices of one source that were flagged, of how many, and the 95 % upper bound of the share."""
+    """Authentic slices, or people, that were flagged, of how many, and the 95 % upper bound of the share."""
 
+    # Where they are from.
     source: str
     flagged: int
     of: int
@@ -52,6 +56,8 @@ class Figures:
     alarms: tuple[Alarms, ...]
     # All sources together.
     alarms_overall: Alarms
+    # People of all sources with an authentic study that is flagged; slices of one person are no separate witnesses.
+    people: Alarms
 
     def __post_init__(self) -> None:
         if not self.families or not self.alarms:
@@ -81,6 +87,7 @@ class Figures:
             "families": tuple(Auc(**item) for item in value["families"]),
             "alarms": tuple(Alarms(**item) for item in value["alarms"]),
             "alarms_overall": Alarms(**value["alarms_overall"]),
+            "people": Alarms(**value["people"]),
         }
         return cls(**{**value, **built})
 
@@ -113,6 +120,7 @@ def decide(candidate: Figures, incumbent: Figures, bars: Bars) -> Promote | Keep
     if cannot:
         return Keep(cannot)
     against = (
+        *_people(candidate, incumbent),
         *_alarms(candidate, incumbent, bars),
         *_worst_family(candidate, incumbent),
         *_overall(candidate, incumbent),
@@ -134,6 +142,15 @@ def _not_comparable(candidate: Figures, incumbent: Figures) -> Iterator[str]:
         missing = sorted(theirs - ours)
         if missing:
             yield f"The candidate was not measured on the {what} {', '.join(missing)}, on which the incumbent was."
+
+
+def _people(candidate: Figures, incumbent: Figures) -> Iterator[str]:
+    ours, theirs = candidate.people, incumbent.people
+    if ours.share > theirs.upper:
+        yield (
+            f"It flags an authentic study of {ours.flagged} of {ours.of} people ({_percent(ours.share)}), above the "
+            f"incumbent's bound of {_percent(theirs.upper)} ({theirs.flagged} of {theirs.of})."
+        )
 
 
 def _alarms(candidate: Figures, incumbent: Figures, bars: Bars) -> Iterator[str]:
@@ -179,6 +196,11 @@ def _in_favour(candidate: Figures, incumbent: Figures) -> Iterator[str]:
     yield (
         f"The worst family, {candidate.worst.name}, has {candidate.worst.auc:.3f}; "
         f"the incumbent's worst, {incumbent.worst.name}, {incumbent.worst.auc:.3f}."
+    )
+    now, before = candidate.people, incumbent.people
+    yield (
+        f"It flags an authentic study of {now.flagged} of {now.of} people (bound {_percent(now.upper)}), "
+        f"the incumbent of {before.flagged} of {before.of} (bound {_percent(before.upper)})."
     )
     now, before = candidate.alarms_overall, incumbent.alarms_overall
     yield (

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dicomguard.core import canon
-from dicomguard.retrain.promotion import Figures
+from dicomguard.retrain.promotion import Alarms, Figures
 
 PROGRESS, REPORT, PAGE = "progress.jsonl", "report.json", "report.html"
 SCHEMA = "dicomguard.retraining/1"
@@ -94,8 +94,13 @@ def page(report: Report, lines: Sequence[Mapping[str, Any]]) -> str:
             f"{len(report.frozen['golden'])} cases of the frozen golden set.</p>",
             "<h2>Slice AUC by tamper family (95 % interval over patients)</h2>",
             *_families(report),
-            "<h2>Authentic slices flagged (95 % upper bound)</h2>",
-            *_alarms(report),
+            "<h2>People with an authentic study that is flagged (95 % upper bound)</h2>",
+            *_alarms((report.candidate.people,), (report.incumbent.people,)),
+            "<h2>Authentic slices flagged (95 % upper bound, if those of one person were independent)</h2>",
+            *_alarms(
+                (*report.candidate.alarms, report.candidate.alarms_overall),
+                (*report.incumbent.alarms, report.incumbent.alarms_overall),
+            ),
             "<h2>Loss</h2>",
             curve(lines),
             "<p>Research use only, not for diagnosis.</p>",
@@ -117,10 +122,10 @@ def _families(report: Report) -> Iterator[str]:
     yield "</tbody></table>"
 
 
-def _alarms(report: Report) -> Iterator[str]:
-    before = {one.source: one for one in (*report.incumbent.alarms, report.incumbent.alarms_overall)}
+def _alarms(candidate: Sequence[Alarms], incumbent: Sequence[Alarms]) -> Iterator[str]:
+    before = {one.source: one for one in incumbent}
     yield "<table><thead><tr><th>source</th><th>candidate</th><th>incumbent</th></tr></thead><tbody>"
-    for one in (*report.candidate.alarms, report.candidate.alarms_overall):
+    for one in candidate:
         was = before.get(one.source)
         yield (
             f"<tr><td>{escape(one.source)}</td><td>{one.flagged} of {one.of} ({100 * one.upper:.1f} %)</td>"

@@ -78,7 +78,16 @@ class Trainer:
                 {"source": "clinic", "family": "splice", **row},
                 {"source": "clinic", "family": "mirror", **dict.fromkeys(row, None)},
             ],
-            "false_alarms": [{"source": "clinic", "slices_flagged": 1, "slices": 40, "slices_upper": 0.12}],
+            "false_alarms": [
+                {
+                    "source": "clinic",
+                    "slices_flagged": 1,
+                    "slices": 40,
+                    "slices_upper": 0.12,
+                    "people_flagged": 1,
+                    "people": 2,
+                }
+            ],
         }
 
 

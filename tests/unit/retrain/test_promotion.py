@@ -22,6 +22,7 @@ INCUMBENT = Figures(
     families=(auc("splice", 0.90), auc("copy_move", 0.71), auc("inpaint", 0.80)),
     alarms=(Alarms(source="lgg", flagged=6, of=100, upper=0.12), Alarms(source="btp", flagged=1, of=20, upper=0.22)),
     alarms_overall=Alarms(source="all", flagged=7, of=120, upper=0.11),
+    people=Alarms(source="all", flagged=1, of=20, upper=0.22),
 )
 SAME = replace(INCUMBENT, model_id="dg-2", weights_sha256="b" * 64)
 
@@ -52,6 +53,9 @@ def lgg(flagged: int) -> Figures:
         # Over all sources the bound is 0.11 of 120.
         (replace(SAME, alarms_overall=replace(SAME.alarms_overall, flagged=13)), None),
         (replace(SAME, alarms_overall=replace(SAME.alarms_overall, flagged=14)), "incumbent's bound of 11.0 % (7 of"),
+        # Of people the bound is 0.22 of 20: alarms on whole studies count though no slice more is flagged.
+        (replace(SAME, people=replace(SAME.people, flagged=4)), None),
+        (replace(SAME, people=replace(SAME.people, flagged=5)), "study of 5 of 20 people (25.0 %), above the"),
         # 0.71 - 0.04
         (worst(0.67), None),
         (worst(0.66), "worst family, inpaint, has slice AUC 0.660; the incumbent's worst, copy_move, has 0.710"),
@@ -66,7 +70,7 @@ def test_decision(candidate: Figures, reason: str | None) -> None:
     decision = decide(candidate, INCUMBENT, BARS)
     if reason is None:
         assert isinstance(decision, Promote), decision
-        assert len(decision.reasons) == 3
+        assert len(decision.reasons) == 4
     else:
         assert isinstance(decision, Keep)
         assert any(reason in sentence for sentence in decision.reasons), decision
@@ -79,9 +83,14 @@ def test_a_source_that_both_flag_alike_is_no_reason() -> None:
 
 
 def test_all_reasons_are_given_at_once() -> None:
-    bad = replace(worst(0.5), overall=auc("all", 0.6), alarms_overall=replace(SAME.alarms_overall, flagged=60))
+    bad = replace(
+        worst(0.5),
+        overall=auc("all", 0.6),
+        alarms_overall=replace(SAME.alarms_overall, flagged=60),
+        people=replace(SAME.people, flagged=20),
+    )
     decision = decide(bad, INCUMBENT, BARS)
-    assert isinstance(decision, Keep) and len(decision.reasons) == 3
+    assert isinstance(decision, Keep) and len(decision.reasons) == 4
 
 
 def test_figures_survive_json_and_refuse_the_impossible() -> None:
