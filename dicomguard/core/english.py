@@ -130,6 +130,10 @@ NOTES = {
         "Fine noise is missing in {series}, as after smoothing or enlarging: traces of editing are hard to see there, "
         "and that none was found says little."
     ),
+    "most slices look edited": (
+        "Most slices of {series} look edited, more than in any authentic series known. They may all have been edited, "
+        "or come from a scanner or processing that the program does not know: it cannot tell which."
+    ),
 }
 
 # Sequence groups of the calibration.
@@ -164,7 +168,7 @@ TEXTS = {
     "rank_some": "{as_high} of {of} authentic studies",
     "false_alarms": (
         "; at this threshold {flagged} of the {n} authentic slices that it was set on were flagged "
-        "(95 % upper bound {upper:.1f} %)."
+        "(95 % upper bound {upper:.1f} %, if those of one person were independent)."
     ),
     "all_analysed": "All {total} slices were analysed.",
     "one_analysed": "The one slice was analysed.",

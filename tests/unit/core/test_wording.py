@@ -58,7 +58,7 @@ def test_added() -> None:
         "rest of the scan: noise inside is 38 % below tissue of equal brightness. This is consistent with a tumor that "
         "was added to the images. Forgery score 0.93, alert threshold 0.62; none of 100 authentic studies scored as "
         "high; at this threshold 2 of the 100 authentic slices that it was set on were flagged (95 % upper bound 6.2 "
-        "%). All 20 slices were analysed. "
+        "%, if those of one person were independent). All 20 slices were analysed. "
         "Denoising, stitching or a burned-in overlay can look alike, and a tumor that was removed can be "
         "taken for one that was added. "
         "Please do not rely on this region before comparing it with the images on the scanner or in the modality's own "
