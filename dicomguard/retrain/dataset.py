@@ -46,6 +46,8 @@ COLUMNS = (
 SHARES: Mapping[Split, float] = {"train": 0.55, "validation": 0.15, "test": 0.30}
 # Sources whose planes are pictures without neighbours, each its own series.
 LOOSE_SOURCES = frozenset({"cheng"})
+# Sources whose groups are hospitals; the groups of others are kinds of tumor or times of one scanner.
+HOSPITALS_IN = frozenset({"lgg"})
 # Where lesions were drawn on another sequence, a marked lesion may be invisible: its loss is ignored.
 _LESION_DRAWN_ON = {"lgg": frozenset({"flair"})}
 _SEED = 9
@@ -87,6 +89,11 @@ class Series:
     def key(self) -> str:
         """Key of the series: person, group, sequence, first plane."""
         return f"{self.patient_key}/{self.group}/{self.sequence}/{self.planes[0].number}"
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Names of where it comes from: the source, and its group within the source (of lgg, the hospital)."""
+        return frozenset((self.source, f"{self.source}/{self.group}"))
 
     @property
     def lesion_known(self) -> bool:

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 # A table of trials has some kilobytes.
 _LARGEST_BYTES = 8 << 20
 _MOST_MINUTES = 1e6
-_LEFT_OUT = r"(group|family|source):[\w./-]{1,80}"
+_LEFT_OUT = r"(group|family|source|hospital):[\w./-]{1,80}"
 _RUN = r"[\w:./+-]{1,4000}"
 _JUDGE = _OURS = r"[\w ,./()+-]{1,80}"
 _COUNTS = {

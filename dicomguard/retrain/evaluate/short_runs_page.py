@@ -8,7 +8,12 @@ from dicomguard.retrain.evaluate import markup
 from dicomguard.retrain.evaluate.markup import Row
 from dicomguard.retrain.evaluate.report import cell, with_interval
 
-_KINDS = {"group": "Groups of families left out", "family": "Families left out", "source": "Sources left out"}
+_KINDS = {
+    "group": "Groups of families left out",
+    "family": "Families left out",
+    "source": "Sources left out",
+    "hospital": "Hospitals left out",
+}
 _TITLES = (
     "left out",
     "slice AUC",

@@ -74,7 +74,8 @@ class TrainJob:
     fused: bool = False
     device: str = ""
     threads: int = 1
-    # Trials of what training needs: families and sources that it never sees, and a false truth for the batch of a step.
+    # Trials of what training needs: families and sources (or groups of a source, `Series.origins`) that it never sees,
+    # and a false truth for the batch of a step.
     left_out_families: frozenset[str] = frozenset()
     left_out_sources: frozenset[str] = frozenset()
     falsify: Callable[[int, Batch], Batch] | None = None
@@ -204,7 +205,7 @@ def train(
     if not parts["train"]:
         raise Refused(f"{job.archive} has no series of a training patient. Add studies, or use another folder.")
     chosen = _few(parts["train"]) if job.small else parts["train"]
-    chosen = [series for series in chosen if series.source not in job.left_out_sources]
+    chosen = [series for series in chosen if not series.origins & job.left_out_sources]
     pixels = [dataset.read_pixels(job.archive, series) for series in chosen]
     maker = TwinMaker(pixels, left_out=job.left_out_families)
     model = Network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""What training loses without a group of families, a family or a source: the honest guess at the forger unseen.
+"""What training loses without a group of families, a family, a source or a hospital: an honest guess at the unseen.
 
 Short runs from chance, for weights that have seen a family cannot unsee it. What a run was trained without it judges,
 and so does another run that knew it. Families of a group share a method, so leaving out one of them alone flatters. A
@@ -13,6 +13,7 @@ Finished runs are kept in their folders, so that an interrupted command goes on.
 import argparse
 import json
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -30,34 +31,43 @@ from dicomguard.retrain.trials.twins import Outcome
 
 _EVERYTHING = "everything"
 _AND = "+"
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absence:
     """What a run is trained without."""
 
-    # "group:paste", "family:splice", "source:lgg", or several of them joined by "+".
+    # "group:paste", "family:splice", "source:lgg", "hospital:lgg/DU", or several of them joined by "+".
     name: str
     families: frozenset[str] = frozenset()
+    # Names of sources and of groups of a source (`Series.origins`).
     sources: frozenset[str] = frozenset()
 
-    def concerns(self, source: str, family: str) -> bool:
+    def concerns(self, origins: frozenset[str], family: str) -> bool:
         """Whether a forged slice shows what was left out."""
-        return family in self.families or source in self.sources
+        return family in self.families or bool(origins & self.sources)
 
     def meets(self, other: "Absence") -> bool:
-        """Whether something is missing in both."""
-        return bool(self.families & other.families or self.sources & other.sources)
+        """Whether something is missing in both; a hospital is missing where its source is."""
+        return bool(self.families & other.families) or any(
+            f"{one}/".startswith(f"{two}/") or f"{two}/".startswith(f"{one}/")
+            for one in self.sources
+            for two in other.sources
+        )
 
 
-def absences(sources: Sequence[str]) -> dict[str, Absence]:
-    """Everything that can be left out by itself: groups first, then sources, then single families."""
+def absences(series: Sequence[dataset.Series]) -> dict[str, Absence]:
+    """All that can be left out by itself: groups of families, sources and their hospitals, single families."""
+    sources = sorted({one.source for one in series})
+    hospitals = sorted({f"{one.source}/{one.group}" for one in series if one.source in dataset.HOSPITALS_IN})
     groups = sorted({family.group for family in ATTACKS.values()})
     found = [
         Absence(name=f"group:{group}", families=frozenset(f.name for f in ATTACKS.values() if f.group == group))
         for group in groups
     ]
     found += [Absence(name=f"source:{source}", sources=frozenset({source})) for source in sources]
+    found += [Absence(name=f"hospital:{name}", sources=frozenset({name})) for name in hospitals]
     found += [Absence(name=f"family:{name}", families=frozenset({name})) for name in ATTACKS]
     return {one.name: one for one in found}
 
@@ -73,8 +83,8 @@ def together(parts: Sequence[Absence]) -> Absence:
 
 def compared(absence: Absence, whole: Sequence[Outcome], without: Sequence[Outcome]) -> dict[str, Any]:
     """What was left out, judged by both runs, and the loss with its interval over patients (paired)."""
-    ours = [one for one in whole if absence.concerns(one.source, one.family)]
-    theirs = [one for one in without if absence.concerns(one.source, one.family)]
+    ours = [one for one in whole if absence.concerns(one.origins, one.family)]
+    theirs = [one for one in without if absence.concerns(one.origins, one.family)]
     row: dict[str, Any] = {
         "left_out": absence.name,
         "with": twins.figures(ours),
@@ -101,20 +111,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--without",
         action="append",
-        help="group:…, source:… or family:…, several for one run with + between; default all groups, sources",
+        help="group:…, source:…, hospital:… or family:…, several for one run with + between; default groups, sources",
     )
     given = parser.parse_args(arguments)
-    sources = sorted({one.source for one in dataset.read_index(given.data)})
-    known = absences(sources)
+    known = absences(dataset.read_index(given.data))
     runs = [
         [_named(name, known) for name in text.split(_AND)]
-        for text in given.without or [name for name in known if not name.startswith("family:")]
+        for text in given.without or [name for name in known if name.startswith(("group:", "source:"))]
     ]
     chosen = twins.items(given.data, split=given.split, per_family=given.per_family, seed=given.seed)
 
     @cache
     def found(absence: Absence, only: Absence) -> list[Outcome]:
-        concerned = [item for item in chosen if only.concerns(item.source, item.family)]
+        concerned = [item for item in chosen if only.concerns(item.origins, item.family)]
         return twins.outcomes(concerned, dense.dense_judge(_network(given, absence)))
 
     @cache
@@ -169,12 +178,19 @@ def _network(given: argparse.Namespace, absence: Absence) -> Network:
 
 
 def _job(given: argparse.Namespace, absence: Absence) -> TrainJob:
-    folder = given.out / absence.name.replace(":", "-").replace("/", "-")
     return replace(
-        dense.trial(given.data, folder, minutes=given.minutes, seed=given.seed, fused=given.fused),
+        dense.trial(
+            given.data, given.out / _folder(absence.name), minutes=given.minutes, seed=given.seed, fused=given.fused
+        ),
         left_out_families=absence.families,
         left_out_sources=absence.sources,
     )
+
+
+def _folder(name: str) -> str:
+    """A name that a file system takes, also of twenty families."""
+    plain = name.replace(":", "-").replace("/", "-")
+    return plain if len(plain) <= _LONGEST_NAME else f"{plain[:_LONGEST_NAME]}-{zlib.crc32(plain.encode()):08x}"
 
 
 def _tell(text: str) -> None:

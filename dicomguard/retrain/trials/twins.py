@@ -66,6 +66,8 @@ class Item:
     """A forged slice and its twin."""
 
     source: str
+    # `dataset.Series.origins`
+    origins: frozenset[str]
     patient: str
     family: str
     authentic: View
@@ -96,11 +98,11 @@ def items(data: Path, *, split: Split, per_family: int, seed: int) -> list[Item]
                 rng = validation_generator(seed, hash_of(source, index, name, k))
                 twin = maker.draw_in(members[index], rng, names=(name,), processed=False, flip=False)
                 if twin is not None and int(twin.forged.mask[twin.plane].sum()) >= SMALLEST_FORGERY:
-                    found.append(_item(twin, members[index].series.patient_key, name))
+                    found.append(_item(twin, members[index].series, name))
     return found
 
 
-def _item(twin: Twin, patient: str, family: str) -> Item:
+def _item(twin: Twin, series: dataset.Series, family: str) -> Item:
     kept = range(len(twin.pixels)) if twin.neighbours else range(twin.plane, twin.plane + 1)
     authentic = View(
         planes=[twin.authentic[z] for z in kept],
@@ -111,7 +113,8 @@ def _item(twin: Twin, patient: str, family: str) -> Item:
     mask, alpha = twin.forged.mask[twin.plane], twin.forged.alpha[twin.plane]
     return Item(
         source=twin.source,
-        patient=patient,
+        origins=series.origins,
+        patient=series.patient_key,
         family=family,
         authentic=authentic,
         forged=replace(authentic, planes=[twin.pixels[z] for z in kept]),
@@ -125,6 +128,7 @@ class Outcome:
     """A judge on one item."""
 
     source: str
+    origins: frozenset[str]
     patient: str
     family: str
     score: float
@@ -143,6 +147,7 @@ def outcomes(chosen: Sequence[Item], judge: Judge) -> list[Outcome]:
         found.append(
             Outcome(
                 source=item.source,
+                origins=item.origins,
                 patient=item.patient,
                 family=item.family,
                 score=said.score,

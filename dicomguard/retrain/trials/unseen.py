@@ -36,7 +36,7 @@ class Unseen:
     def table(self, *, families: Collection[str], sources: Collection[str]) -> dict[str, Any]:
         """AUC and counts (`hands.table`) for a part of what was left out: families in known sources, or sources."""
         if sources:
-            runs = [run for run in self.runs if run.pixels.series.source in sources]
+            runs = [run for run in self.runs if not run.pixels.series.origins.isdisjoint(sources)]
         else:
             runs = [run for run in self.runs if run.family in families or not run.family]
         counted = points.counted(runs, self.calibration)
@@ -50,7 +50,7 @@ class Unseen:
 def look(
     network: Network, data: Path, *, families: Collection[str], sources: Collection[str], split: Split, seed: int
 ) -> Unseen:
-    """Set the alert without `families` and `sources`, and look at forgeries of a split that show them.
+    """Set the alert without `families` and `sources` (`Series.origins`), and look at forgeries that show them.
 
     Families are put into known sources, known families into the sources left out, of which the authentic series of
     training patients count as well: the network has not seen them either.
@@ -65,7 +65,7 @@ def look(
         return list(found)
 
     def of(part: Split, *, strange: bool) -> list[dataset.Series]:
-        return [one for one in parts[part] if (one.source in sources) == strange]
+        return [one for one in parts[part] if one.origins.isdisjoint(sources) != strange]
 
     calibration = calibrate.fit(
         forged(of("validation", strange=False), known),

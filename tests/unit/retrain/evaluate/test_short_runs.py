@@ -27,7 +27,16 @@ MADE = {"split": "test", "seed": 1, "minutes": 10.0}
 def outcomes(score: float) -> list[Outcome]:
     """Eight people whose forged slice has one of two scores and whose authentic one has 0.5."""
     return [
-        Outcome(source="s", patient=f"p{i}", family="x", score=score * (i % 2), twin_score=0.5, pixel_auc=0.6, f1=0.2)
+        Outcome(
+            source="s",
+            origins=frozenset({"s"}),
+            patient=f"p{i}",
+            family="x",
+            score=score * (i % 2),
+            twin_score=0.5,
+            pixel_auc=0.6,
+            f1=0.2,
+        )
         for i in range(8)
     ]
 
