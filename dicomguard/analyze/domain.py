@@ -1,4 +1,4 @@
-"""Whether a stack looks like those that the model was trained on, as far as plain measures can say.
+"""Whether a stack looks like those that the model was trained on, as far as plain measures and the judge can say.
 
 A stack outside is judged all the same; its verdict and every object made of it say so. The ranges are those of the
 slices that the shipped weights saw: sides 256 to 512 pixels, 65 to 5,000 grey levels a slice, pixels of 0.49 to 0.94 mm
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dicomguard.analyze.judging import SMOOTHED, Plane
+from dicomguard.analyze.judging import SMOOTHED, JudgedStack, Plane
 from dicomguard.core.study import SeriesPlan
 
 SIDES = (256, 512)
@@ -26,9 +26,10 @@ _SATURATED_PIXELS = 100
 # Phrases of `scope_reasons` for pixels that give less to judge by; `core.english.NOTES` says what each means.
 SMOOTH = "fine noise missing"
 COMPRESSED = "traces of lossy compression"
+ALIKE = "most slices look edited"
 
 
-def outside(planes: Sequence[Plane], plan: SeriesPlan, *, smoothing: float, compressed: bool) -> tuple[str, ...]:
+def outside(planes: Sequence[Plane], plan: SeriesPlan, judged: JudgedStack, *, compressed: bool) -> tuple[str, ...]:
     """Short phrases, as selection gives them; () inside. `planes` has at least one slice, all of one shape.
 
     `compressed`: some slice shows traces of a compression that its header does not mention.
@@ -46,10 +47,12 @@ def outside(planes: Sequence[Plane], plan: SeriesPlan, *, smoothing: float, comp
     levels = int(np.median([len(np.unique(plane)) for plane in planes[first : first + _COUNTED]]))
     if levels < FEWEST_LEVELS:
         reasons.append(f"{levels} grey levels")
-    if smoothing > SMOOTHED:
+    if judged.smoothing > SMOOTHED:
         reasons.append(SMOOTH)
     if compressed:
         reasons.append(COMPRESSED)
+    if judged.edited_alike:
+        reasons.append(ALIKE)
     return tuple(reasons)
 
 

@@ -31,7 +31,8 @@ class NetworkJudge:
             Slice(pixels=pixels, position_mm=position, spacing_mm=spacing_mm, key=str(index))
             for index, (pixels, position) in enumerate(zip(slices, positions_mm, strict=True))
         ]
-        found = self._detector.series(asked).slices
+        series = self._detector.series(asked)
+        found = series.slices
         seen = [
             [
                 link.Seen(mask=item.mask, p_forged=item.p_forged, p_tumor=item.p_tumor, added=item.added)
@@ -53,6 +54,7 @@ class NetworkJudge:
                 for track in tracks
             ),
             smoothing=max((one.smoothing for one in found), default=0.0),
+            edited_alike=series.edited_alike,
             forgery=max((track.p_forged for track in tracks), default=0.0),
             tumor=max((track.p_tumor for track in tracks), default=0.0),
         )

@@ -43,6 +43,9 @@ class JudgedStack:
     regions: tuple[JudgedRegion, ...]
     # Noise of the half scale over that of the native scale; above `SMOOTHED` no fine detail is left to judge by.
     smoothing: float
+    # Most slices look more edited than those of any authentic series known: it was forged throughout, or is of no
+    # known kind.
+    edited_alike: bool
     # Of the whole stack, calibrated.
     forgery: float
     tumor: float

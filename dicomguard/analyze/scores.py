@@ -1,12 +1,13 @@
 """From maps to one number a slice, and from slices to one number a study. Pure arrays; knows no network.
 
 A slice's strength is its strongest region against its own level, at two scales. Raw strength flags half of the slices
-of a scanner never seen, so a slice is measured against the other slices of its series, in units of their spread. A
-loose picture has no series: it stands against its own level twice as much. At 0 a slice is at the alert.
+of a scanner never seen, so a slice is measured against the other slices of its series, in units of their spread; but
+not against a middle that no authentic series has, for then the series may be forged throughout. A loose picture has no
+series: it stands against its own level twice as much. At 0 a slice is at the alert.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +24,10 @@ PEAK_SHARE = 0.007
 FEWEST_PEAK = 12
 # Fewer slices than this have no middle to be compared with.
 FEWEST_FOR_SERIES = 5
+# Slices whose others are counted in one array: thousands of slices have no square of memory.
+_AT_ONCE = 256
+# More than any middle: logits are summed over two scales and a level, each within ±12 or so.
+NO_MOST = 30.0
 # Colour of noise (`channels.Scale.colour`): scans at their own matrix lie at 0.65 to 0.9, enlarged pictures above 1.
 # Between the two the share of the native scale goes from one value to the other.
 _AS_RECONSTRUCTED, _WHITE = 0.85, 1.1
@@ -68,7 +73,7 @@ class Calibration:
     # Strength = strongest region - share · level of the slice: in a series, and alone.
     level_share: float
     loose_level_share: float
-    # Share of the middle of the other slices that is taken off: below 1, so that a series forged throughout shows.
+    # Share of the middle of the other slices that is taken off: below 1, so that a loud series stays louder.
     middle_share: float
     # Least spread of a series' strengths (logits) that its slices are measured in; and the alert, in that unit.
     series_spread: float
@@ -92,14 +97,19 @@ class Calibration:
     added_slope: float
     added_lesion_slope: float
     added_bias: float
+    # The middle of the other slices counts as this (logits) where it is above: no authentic series' is. Weights of
+    # before version 0.9.0 do not have it.
+    middle_most: float = NO_MOST
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Calibration":
-        """Read from the head of a weights file; unknown names are refused, so are missing ones."""
+        """Read from the head of a weights file; unknown names are refused, so are missing ones without a default."""
         names = {field.name for field in fields(cls)}
-        if set(record) != names:
-            raise Broken(f"The calibration names {sorted(set(record) ^ names)} wrongly. Restore the weights file.")
-        return cls(**{name: float(record[name]) for name in names})
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        wrong = (set(record) - names) | (needed - set(record))
+        if wrong:
+            raise Broken(f"The calibration names {sorted(wrong)} wrongly. Restore the weights file.")
+        return cls(**{name: float(value) for name, value in record.items()})
 
     def to_record(self) -> dict[str, float]:
         """For the head of a weights file; six digits are more than validation can tell."""
@@ -135,11 +145,24 @@ UNCALIBRATED = Calibration(
 def values(slices: Sequence[Look], c: Calibration) -> Values:
     """N slices of one series → N values; 0 is the alert. Fewer than five slices are judged as loose pictures.
 
-    The middle of the series is that of the *other* slices; it assumes that most slices of a series are authentic.
+    The middle of the series is that of the *other* slices, as long as an authentic series may have it.
     """
     if len(slices) < FEWEST_FOR_SERIES:
         return strengths(slices, c, c.loose_level_share) / c.loose_spread - c.loose_zero
-    return against_series(strengths(slices, c, c.level_share), c.middle_share, c.series_spread) - c.series_zero
+    return against_series(strengths(slices, c, c.level_share), c) - c.series_zero
+
+
+def edited_alike(slices: Sequence[Look], c: Calibration) -> bool:
+    """Whether most slices of a series look more edited than those of any authentic series (`middle_most`).
+
+    Forged throughout, or of a scanner or a processing that is not known: this cannot tell which.
+    """
+    return len(slices) >= FEWEST_FOR_SERIES and middle(slices, c) > c.middle_most
+
+
+def middle(slices: Sequence[Look], c: Calibration) -> float:
+    """Median strength of a series of one slice and more; logits."""
+    return float(np.median(strengths(slices, c, c.level_share)))
 
 
 def strengths(slices: Sequence[Look], c: Calibration, level_share: float) -> Values:
@@ -153,18 +176,21 @@ def strengths(slices: Sequence[Look], c: Calibration, level_share: float) -> Val
     return found
 
 
-def against_series(strength: Values, middle_share: float, least_spread: float) -> Values:
+def against_series(strength: Values, c: Calibration) -> Values:
     """N strengths → each minus a share of the median of the others, in units of their spread.
 
     A scan whose slices differ much among themselves needs more to stand out. The spread is the median deviation of
-    the others (as a standard deviation), with `least_spread` added in squares: a still series is no microscope.
+    the others (as a standard deviation), with `series_spread` added in squares: a still series is no microscope.
     """
-    found = np.empty(len(strength))
-    for i in range(len(strength)):
-        rest = np.delete(strength, i)
-        middle = np.median(rest)
-        spread = 1.4826 * float(np.median(np.abs(rest - middle)))
-        found[i] = (strength[i] - middle_share * middle) / np.hypot(least_spread, spread)
+    n = len(strength)
+    usual, spread = np.empty(n), np.empty(n)
+    for first in range(0, n, _AT_ONCE):
+        rows = np.arange(first, min(first + _AT_ONCE, n))
+        others = np.arange(n) != rows[:, None]
+        rest = np.broadcast_to(strength, others.shape)[others].reshape(len(rows), n - 1)
+        usual[rows] = np.median(rest, axis=1)
+        spread[rows] = 1.4826 * np.median(np.abs(rest - usual[rows, None]), axis=1)
+    found: Values = (strength - c.middle_share * np.minimum(usual, c.middle_most)) / np.hypot(c.series_spread, spread)
     return found
 
 

@@ -102,7 +102,7 @@ def examine(
             stack.seen = evidence.inspect(stack.facts, planes)
             stack.judged = _judged(judge, plan, stack.places, planes)
             compressed = any(found.kind == "compression_traces" for found in stack.seen)
-            stack.outside = domain.outside(planes, plan, smoothing=stack.judged.smoothing, compressed=compressed)
+            stack.outside = domain.outside(planes, plan, stack.judged, compressed=compressed)
         done += len(stack.places)
         progress(min(done, 2 * wanted), 2 * wanted)
     return _answer(job, stacks, model, software, created(), authentic_scores)

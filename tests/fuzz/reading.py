@@ -83,7 +83,7 @@ class Discs:
         )
         return JudgedStack(
             scores=(0.7,) * count, skipped=("",) * count, head_pixels=(1000,) * count, regions=regions, forgery=0.95,
-            tumor=0.9, smoothing=1.5,
+            tumor=0.9, smoothing=1.5, edited_alike=False,
         )  # fmt: skip
 
 

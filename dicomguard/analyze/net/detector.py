@@ -88,6 +88,8 @@ class SeriesDetections:
     """One series, slice by slice in the order given."""
 
     slices: tuple[SliceDetections, ...]
+    # `scores.edited_alike` of the slices of some shape.
+    edited_alike: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,7 @@ class Detector:
         measured and judged alone.
         """
         found: list[SliceDetections | None] = [None] * len(slices)
+        alike = False
         for members in _by_shape(slices):
             planes = [slices[i].pixels for i in members]
             heads = [channels.head_mask(plane) for plane in planes]
@@ -131,7 +134,9 @@ class Detector:
             sound = [(k, one) for k, one in zip(kept, seen, strict=True) if _finite(one)]
             for k in set(kept) - {k for k, _ in sound}:
                 reasons[k] = "undecodable"
-            values = scores.values([one.look for _, one in sound], self.calibration)
+            looks = [one.look for _, one in sound]
+            values = scores.values(looks, self.calibration)
+            alike = alike or scores.edited_alike(looks, self.calibration)
             for k, reason in enumerate(reasons):
                 if reason:
                     found[members[k]] = SliceDetections(
@@ -146,7 +151,7 @@ class Detector:
                     )
             for (k, one), value in zip(sound, values, strict=True):
                 found[members[k]] = self._judged(slices[members[k]].key, one, float(value), float(heads[k].mean()))
-        return SeriesDetections(slices=tuple(one for one in found if one is not None))
+        return SeriesDetections(slices=tuple(one for one in found if one is not None), edited_alike=alike)
 
     def _judged(self, key: str, seen: Seen, value: float, head_share: float) -> SliceDetections:
         c = self.calibration

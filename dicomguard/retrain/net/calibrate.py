@@ -37,6 +37,9 @@ ALERT = 0.5
 _NATIVE_SHARES = tuple(i / 10 for i in range(5, 10))
 _WHITE_SHARES = tuple(i / 10 for i in range(8))
 _SPREADS = (2.0, 3.0, 4.0)
+# Logits from the highest middle of authentic validation stacks to the most that a middle counts as: so much further go
+# stacks of more people, of scanners never seen, and after benign processing (docs/decisions/0017).
+_MIDDLE_MARGIN = 1.25
 _LONE_COSTS = (0.0, 0.5, 1.0)
 _LESION_OVERLAP = 0.3
 # Fewer found forgeries of a kind than this leave the decision between added and removed as it stands.
@@ -291,6 +294,7 @@ def _alert(runs: Sequence[Run], c: Calibration) -> Calibration:
             passing = float((forged >= zero).mean()) if len(forged) else 0.0
             options.append((passing, replace(option, series_zero=zero)))
         c = max(options, key=lambda option: option[0])[1]
+    c = replace(c, middle_most=_middle_most(runs, c))
     strengths = [scores.strengths(_looks(run), c, c.loose_level_share) for run in short]
     groups = _by_source(short, strengths)
     if groups:
@@ -298,6 +302,14 @@ def _alert(runs: Sequence[Run], c: Calibration) -> Calibration:
         spread = _loose_spread(point - float(np.median(np.concatenate(groups))), _middle(long, c), c.series_spread)
         c = replace(c, loose_spread=spread, loose_zero=point / spread)
     return c
+
+
+def _middle_most(runs: Sequence[Run], c: Calibration) -> float:
+    """Beyond the middles of all authentic stacks, whole and short; without stacks nothing is beyond."""
+    middles = [
+        scores.middle(_looks(run), c) for run in runs if not run.family and len(run.seen) >= scores.FEWEST_FOR_SERIES
+    ]
+    return max(middles) + _MIDDLE_MARGIN if middles else scores.NO_MOST
 
 
 def _loose_spread(reach: float, middle: float | None, least: float) -> float:

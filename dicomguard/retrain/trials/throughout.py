@@ -1,8 +1,9 @@
 """A series forged throughout: what the product finds when no slice of it is left to compare with.
 
-A slice is judged beside the others of its series, which are taken to be authentic for the most part. Here one family
-forges every slice of a validation stack that it can. The same slices are also judged one by one as loose pictures,
-which stand against a scale of their own: whether that would find them is tried, and what it costs on authentic ones.
+A slice is judged beside the others of its series, unless their middle is one that no authentic series has. Here one
+family forges every slice of a stack that it can. The same slices are also judged in their series without that limit,
+and one by one as loose pictures, which stand against a scale of their own. Authentic stacks are counted as they are and
+after one benign operation on all slices, for that is what else moves the middle of a series.
 
     python -m dicomguard.retrain.trials.throughout --data FOLDER --out FOLDER
 """
@@ -17,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from dicomguard.analyze import channels, weights
+from dicomguard.analyze import channels, scores, weights
 from dicomguard.analyze.net.detector import Detector
-from dicomguard.analyze.scores import FEWEST_FOR_SERIES
+from dicomguard.analyze.scores import FEWEST_FOR_SERIES, Calibration
 from dicomguard.errors import Refused
 from dicomguard.retrain import dataset
 from dicomguard.retrain.dataset import Pixels
@@ -28,6 +29,7 @@ from dicomguard.retrain.net.seeds import validation_generator
 from dicomguard.retrain.net.shown import SMALLEST_FORGERY, Run
 from dicomguard.retrain.net.twins import TwinMaker
 from dicomguard.retrain.tamper.families import ATTACKS
+from dicomguard.retrain.tamper.postprocess import HELD_BACK, MOVES, OPERATIONS, Postprocess
 
 # Draws of a place in a slice before it is left as it is.
 _TRIES = 4
@@ -49,20 +51,39 @@ def forge_all(maker: TwinMaker, one: Pixels, family: str, rng: np.random.Generat
     return replace(one, stored=stored), frozenset(forged)
 
 
+def process_all(one: Pixels, rng: np.random.Generator) -> Pixels:
+    """The authentic series after one operation that leaves every pixel in its place."""
+    name = str(rng.choice([name for name in (*OPERATIONS, *HELD_BACK) if name not in MOVES]))
+    done = Postprocess(steps=(name,), amounts=(float(rng.uniform(0.3, 0.8)),), seed=int(rng.integers(2**32)))
+    high = float(2 ** one.series.planes[0].bits - 1)
+    stored = one.stored.copy()
+    stored[:] = done.apply(one.stored.astype(np.float32), 0.0, high)
+    return replace(one, stored=stored)
+
+
 def found(detector: Detector, pixels: Pixels, planes: frozenset[int]) -> dict[str, int] | None:
-    """Of the planes, how many the product flags in their series and how many as loose pictures; and the study."""
+    """Of the planes, how many are flagged: in their series, there without the limit, as pictures; and the study."""
     base = shown.authentic(detector, pixels)
     if base is None:
         return None
     run, calibration = base[0], detector.calibration
-    (values,) = calibrate.slice_values([run], calibration)
-    looked = [(plane, value) for plane, value in zip(run.planes, values, strict=True) if plane in planes]
-    alone = [_alone(detector, run, plane) for plane, _ in looked]
+    unlimited = replace(calibration, middle_most=scores.NO_MOST)
+
+    def flagged(c: Calibration) -> tuple[int, int]:
+        (values,) = calibrate.slice_values([run], c)
+        found = sum(bool(value >= 0) for plane, value in zip(run.planes, values, strict=True) if plane in planes)
+        return found, int(calibrate.study_scores(run, c)[0] >= calibrate.ALERT)
+
+    looked = [plane for plane in run.planes if plane in planes]
+    (in_series, study), (without, study_without) = flagged(calibration), flagged(unlimited)
     return {
         "slices": len(looked),
-        "in_series": sum(bool(value >= 0) for _, value in looked),
-        "as_pictures": sum(value >= 0 for value in alone),
-        "study": int(calibrate.study_scores(run, calibration)[0] >= calibrate.ALERT),
+        "in_series": in_series,
+        "without_limit": without,
+        "as_pictures": sum(_alone(detector, run, plane) >= 0 for plane in looked),
+        "edited_alike": int(scores.edited_alike([seen.look for seen in run.seen], calibration)),
+        "study": study,
+        "study_without_limit": study_without,
     }
 
 
@@ -74,30 +95,32 @@ def _alone(detector: Detector, run: Run, plane: int) -> float:
 
 
 def main(arguments: list[str]) -> int:
-    """Forge validation stacks throughout, judge them and the authentic ones, print and write `throughout.json`."""
+    """Forge the stacks of a split throughout, judge them and the authentic ones, print and write `throughout.json`."""
     parser = argparse.ArgumentParser(description="What is found of series that are forged throughout.")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--weights", type=Path, help="default: the shipped ones")
     parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument(
-        "--families", type=int, default=3, help="families that each stack is forged with, one at a time"
+        "--families", type=int, default=3, help="families that each stack is forged with, one at a time, and operations"
     )
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
-    series = dataset.by_split(dataset.read_index(given.data))["validation"]
+    series = dataset.by_split(dataset.read_index(given.data))[given.split]
     stacks = [dataset.read_pixels(given.data, one) for one in series if len(one.planes) >= FEWEST_FOR_SERIES]
     if not stacks:
-        raise Refused(f"{given.data} has no stack of a validation patient. Add studies, or use another folder.")
+        raise Refused(f"{given.data} has no stack of a {given.split} patient. Add studies, or use another folder.")
     detector = Detector.load(given.weights or weights.shipped(), device="cpu")
     rows = [
         {"forged": name, **row}
         for name, row in (
             ("nothing", _authentic(detector, stacks)),
+            ("processed", _processed(detector, stacks, seed=given.seed, count=given.families)),
             ("throughout", _forged(detector, stacks, seed=given.seed, families=given.families)),
         )
     ]
-    table = {"model": detector.head.id, "split": "validation", "seed": given.seed, "rows": rows}
+    table = {"model": detector.head.id, "split": given.split, "seed": given.seed, "rows": rows}
     (given.out / "throughout.json").write_text(json.dumps(table, indent=1) + "\n")
     for row in rows:
         sys.stdout.write(line(row) + "\n")
@@ -105,7 +128,21 @@ def main(arguments: list[str]) -> int:
 
 
 def _authentic(detector: Detector, stacks: Sequence[Pixels]) -> dict[str, int]:
-    return _together([found(detector, one, frozenset(range(len(one.stored)))) for one in stacks])
+    return _together([found(detector, one, _all_of(one)) for one in stacks])
+
+
+def _processed(detector: Detector, stacks: Sequence[Pixels], *, seed: int, count: int) -> dict[str, int]:
+    rows = []
+    for index, one in enumerate(stacks):
+        for k in range(count):
+            # Items apart from those of the forgeries, which count from zero.
+            rng = validation_generator(seed, (1 << 20) + index * count + k)
+            rows.append(found(detector, process_all(one, rng), _all_of(one)))
+    return _together(rows)
+
+
+def _all_of(one: Pixels) -> frozenset[int]:
+    return frozenset(range(len(one.stored)))
 
 
 def _forged(detector: Detector, stacks: Sequence[Pixels], *, seed: int, families: int) -> dict[str, int]:
@@ -123,16 +160,20 @@ def _together(rows: Sequence[dict[str, int] | None]) -> dict[str, int]:
     seen = [row for row in rows if row is not None]
     return {
         "stacks": len(seen),
+        "edited_alike": sum(row["edited_alike"] for row in seen),
         "stacks_flagged": sum(row["study"] for row in seen),
-        **{name: sum(row[name] for row in seen) for name in ("slices", "in_series", "as_pictures")},
+        "stacks_flagged_without_limit": sum(row["study_without_limit"] for row in seen),
+        **{name: sum(row[name] for row in seen) for name in ("slices", "in_series", "without_limit", "as_pictures")},
     }
 
 
 def line(row: dict[str, Any]) -> str:
     """A row for a terminal."""
     return (
-        f"{row['forged']:<12} stacks flagged {row['stacks_flagged']} of {row['stacks']}; slices flagged in their "
-        f"series {row['in_series']} of {row['slices']}, one by one as pictures {row['as_pictures']}"
+        f"{row['forged']:<12} stacks edited alike {row['edited_alike']} of {row['stacks']}; flagged "
+        f"{row['stacks_flagged']}, without the limit {row['stacks_flagged_without_limit']}; slices flagged in their "
+        f"series {row['in_series']} of {row['slices']}, without the limit {row['without_limit']}, one by one as "
+        f"pictures {row['as_pictures']}"
     )
 
 

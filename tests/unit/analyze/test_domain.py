@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dicomguard.analyze import domain
-from dicomguard.analyze.judging import SMOOTHED, Plane
+from dicomguard.analyze.judging import SMOOTHED, JudgedStack, Plane
 from dicomguard.core import english
 from dicomguard.core.study import SeriesPlan
 from tests import studies
@@ -21,10 +21,17 @@ def head(side: int = 256) -> Plane:
     return studies.head(side, side).astype(np.float32)
 
 
+def judged(smoothing: float, *, edited_alike: bool = False) -> JudgedStack:
+    return JudgedStack(
+        scores=(0.1,), skipped=("",), head_pixels=(1000,), regions=(), smoothing=smoothing, edited_alike=edited_alike,
+        forgery=0.1, tumor=0.1,
+    )  # fmt: skip
+
+
 def outside(
     planes: list[Plane], plan: SeriesPlan = PLAN, smoothing: float = 2.0, *, compressed: bool = False
 ) -> tuple[str, ...]:
-    return domain.outside(planes, plan, smoothing=smoothing, compressed=compressed)
+    return domain.outside(planes, plan, judged(smoothing), compressed=compressed)
 
 
 def test_inside() -> None:
@@ -56,8 +63,13 @@ def test_unsaid_compression_is_outside() -> None:
     assert outside([head()], smoothing=SMOOTHED + 0.1, compressed=True) == (domain.SMOOTH, domain.COMPRESSED)
 
 
+def test_a_series_that_looks_edited_throughout_is_outside() -> None:
+    """It may be a scanner that nobody has tried: the scores have no known error rate there."""
+    assert domain.outside([head()] * 5, PLAN, judged(2.0, edited_alike=True), compressed=False) == (domain.ALIKE,)
+
+
 def test_each_phrase_of_the_pixels_is_explained() -> None:
-    assert {domain.SMOOTH, domain.COMPRESSED} <= english.NOTES.keys()
+    assert {domain.SMOOTH, domain.COMPRESSED, domain.ALIKE} <= english.NOTES.keys()
 
 
 def test_saturated() -> None:

@@ -37,6 +37,43 @@ def test_a_series_forged_throughout_is_louder_than_a_quiet_one() -> None:
     assert scores.values([look(6.0)] * 8, C)[0] > scores.values([look(0.0)] * 8, C)[0]
 
 
+def test_a_middle_that_no_authentic_series_has_is_not_taken_off() -> None:
+    """Most slices forged: beside each other they are nothing special, beside authentic series they are."""
+    loud, capped = [look(4.0)] * 8, replace(C, middle_most=2.0)
+    assert (scores.values(loud, C) < 0).all()
+    assert (scores.values(loud, capped) > 0).all()
+    assert scores.edited_alike(loud, capped)
+    assert not scores.edited_alike(loud, C)
+
+
+def test_a_series_with_an_authentic_middle_is_scored_as_without_a_cap() -> None:
+    slices = [look(0.0), look(0.5), look(-0.5), look(0.2), look(0.1), look(9.0)]
+    capped = replace(C, middle_most=2.0)
+    assert scores.values(slices, capped) == pytest.approx(scores.values(slices, C))
+    assert not scores.edited_alike(slices, capped)
+
+
+@given(st.lists(st.floats(-12, 12), min_size=5, max_size=40), st.integers(1, 50))
+def test_each_slice_stands_beside_all_others_however_many_are_counted_at_once(
+    strength: list[float], at_once: int
+) -> None:
+    """One slice after the other, as the text says it."""
+    c, given_strengths = replace(C, middle_most=2.0), np.array(strength)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scores, "_AT_ONCE", at_once)
+        found = scores.against_series(given_strengths, c)
+    for i, value in enumerate(found):
+        rest = np.delete(given_strengths, i)
+        usual = np.median(rest)
+        spread = 1.4826 * np.median(np.abs(rest - usual))
+        assert value == (strength[i] - c.middle_share * min(usual, 2.0)) / np.hypot(c.series_spread, spread)
+
+
+def test_loose_pictures_have_no_middle_to_be_edited_alike() -> None:
+    assert not scores.edited_alike([look(9.0)] * 4, replace(C, middle_most=2.0))
+    assert not scores.edited_alike([], C)
+
+
 def test_a_slice_odd_everywhere_shows_less_than_one_odd_spot() -> None:
     spot = scores.values([look(0.0)] * 7 + [look(7.0)], C)[7]
     assert scores.values([look(0.0)] * 7 + [look(7.0, level=6.5)], C)[7] < spot
@@ -58,6 +95,8 @@ def test_white_noise_is_read_at_the_half_scale() -> None:
 
 def test_calibration_survives_its_record_and_refuses_another() -> None:
     assert Calibration.from_record(UNCALIBRATED.to_record()) == UNCALIBRATED
+    earlier = {name: value for name, value in UNCALIBRATED.to_record().items() if name != "middle_most"}
+    assert Calibration.from_record(earlier).middle_most == scores.NO_MOST
     with pytest.raises(Broken):
         Calibration.from_record({**UNCALIBRATED.to_record(), "extra": 1.0})
     with pytest.raises(Broken):

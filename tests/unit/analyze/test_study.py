@@ -66,6 +66,7 @@ class Judge:
             head_pixels=tuple(0 if i in self.no_head else 1000 for i in range(len(slices))),
             regions=self.regions,
             smoothing=2.0,
+            edited_alike=False,
             forgery=max((r.p_forged for r in self.regions), default=0.05),
             tumor=max((r.p_tumor for r in self.regions), default=0.04),
         )

@@ -111,6 +111,31 @@ def test_a_scale_that_only_brings_pictures_to_the_level_of_stacks_has_no_share_f
     assert calibrate.fit(made).calibration.native_share >= 0.8
 
 
+def test_a_stack_forged_throughout_is_found_and_no_authentic_one_is_scored_otherwise_for_that() -> None:
+    made = runs()
+    c = calibrate.fit(made).calibration
+    uncapped = replace(c, middle_most=scores.NO_MOST)
+    throughout = run("quiet", [6.0, 6.5, 5.5, 6.2, 5.8, 6.1, 5.9, 6.4], family="splice", forged=tuple(range(8)))
+    assert (calibrate.slice_values([throughout], uncapped)[0] < 0).all()
+    assert (calibrate.slice_values([throughout], c)[0] >= 0).all()
+    authentic = [one for one in made if not one.family]
+    for before, after in zip(
+        calibrate.slice_values(authentic, uncapped), calibrate.slice_values(authentic, c), strict=True
+    ):
+        assert (before == after).all()
+
+
+def test_short_stacks_have_part_in_what_middle_authentic_series_have_and_pictures_have_none() -> None:
+    whole = [run("quiet", [0.0] * 10), run("quiet", [0.0] * 10, family="splice", forged=(4,))]
+    loud = replace(run("quiet", [2.0] * 6), excerpt=True)
+    picture = replace(run("quiet", [9.0]), excerpt=True)
+    c = scores.UNCALIBRATED
+    # Strengths are one logit above `raw`, a quarter of the level.
+    assert calibrate._middle_most([*whole, picture], c) == pytest.approx(1.0 + calibrate._MIDDLE_MARGIN)
+    assert calibrate._middle_most([*whole, picture, loud], c) == pytest.approx(3.0 + calibrate._MIDDLE_MARGIN)
+    assert calibrate._middle_most([picture], c) == scores.NO_MOST
+
+
 def test_only_one_kind_of_runs_is_refused() -> None:
     with pytest.raises(Refused):
         calibrate.fit([r for r in runs() if not r.family])

@@ -74,14 +74,37 @@ def test_when_the_control_holds(row: dict[str, float | None], holds: bool) -> No
 
 
 def test_groups_cover_each_family_once() -> None:
-    known = left_out.absences(["lgg"])
+    known = left_out.absences([series_of("lgg", "DU")])
     groups = [one for name, one in known.items() if name.startswith("group:")]
     together = [family for one in groups for family in one.families]
     assert len(together) == len(set(together))
     assert {f"family:{name}" for name in together} == {name for name in known if name.startswith("family:")}
-    assert known["group:gradient"].concerns("lgg", "gradient")
-    assert not known["group:gradient"].concerns("lgg", "splice")
-    assert known["source:lgg"].concerns("lgg", "splice")
+    here = series_of("lgg", "DU").origins
+    assert known["group:gradient"].concerns(here, "gradient")
+    assert not known["group:gradient"].concerns(here, "splice")
+    assert known["source:lgg"].concerns(here, "splice")
+
+
+def series_of(source: str, group: str) -> dataset.Series:
+    return dataset.Series(source=source, patient="p", group=group, sequence="flair", planes=())
+
+
+def test_a_hospital_is_a_part_of_its_source() -> None:
+    series = [series_of("lgg", "DU"), series_of("lgg", "HT"), series_of("cheng", "glioma")]
+    known = left_out.absences(series)
+    assert [name for name in known if name.startswith("hospital:")] == ["hospital:lgg/DU", "hospital:lgg/HT"]
+    one, other = known["hospital:lgg/DU"], known["hospital:lgg/HT"]
+    assert one.concerns(series[0].origins, "splice") and not one.concerns(series[1].origins, "splice")
+    assert not one.meets(other)
+    assert one.meets(known["source:lgg"]) and known["source:lgg"].meets(one)
+    assert not one.meets(known["source:cheng"])
+
+
+def test_a_run_without_twenty_families_has_a_folder() -> None:
+    names = [f"family:third/{number}" for number in range(40)]
+    whole, less = left_out._folder("+".join(names)), left_out._folder("+".join(names[:-1]))
+    assert whole != less and max(len(whole), len(less)) <= 120
+    assert left_out._folder("group:paste") == "group-paste"
 
 
 def test_what_is_left_out_is_never_drawn(folder: Path) -> None:
@@ -97,7 +120,16 @@ def test_what_is_left_out_is_never_drawn(folder: Path) -> None:
 
 
 def outcome(family: str, score: float, twin: float, patient: str) -> Outcome:
-    return Outcome(source="s", patient=patient, family=family, score=score, twin_score=twin, pixel_auc=1.0, f1=0.5)
+    return Outcome(
+        source="s",
+        origins=frozenset({"s"}),
+        patient=patient,
+        family=family,
+        score=score,
+        twin_score=twin,
+        pixel_auc=1.0,
+        f1=0.5,
+    )
 
 
 def test_the_loss_is_of_what_was_left_out() -> None:
@@ -110,10 +142,11 @@ def test_the_loss_is_of_what_was_left_out() -> None:
 
 
 def test_a_run_may_go_without_several_things() -> None:
-    known = left_out.absences(["lgg"])
+    known = left_out.absences([series_of("lgg", "DU")])
     both = left_out.together([known["group:gradient"], known["source:lgg"]])
     assert both.name == "group:gradient+source:lgg"
-    assert both.concerns("lgg", "splice") and both.concerns("btp", "gradient") and not both.concerns("btp", "splice")
+    lgg, btp = (series_of(source, "g").origins for source in ("lgg", "btp"))
+    assert both.concerns(lgg, "splice") and both.concerns(btp, "gradient") and not both.concerns(btp, "splice")
     assert both.meets(known["source:lgg"]) and known["family:gradient"].meets(both)
     assert not both.meets(known["group:paste"])
 
@@ -321,12 +354,19 @@ def test_series_forged_throughout_need_stacks_of_validation_patients(folder: Pat
 def test_what_is_found_of_a_stack_forged_throughout_is_counted(tmp_path: Path) -> None:
     more = archive.write(tmp_path, people=12, planes=5)
     assert throughout.main(["--data", str(more), "--out", str(tmp_path), "--families", "1"]) == 0
-    nothing, everything = json.loads((tmp_path / "throughout.json").read_text())["rows"]
+    nothing, processed, everything = json.loads((tmp_path / "throughout.json").read_text())["rows"]
     people = {one.patient for one in dataset.by_split(dataset.read_index(more))["validation"]}
+    assert nothing["without_limit"] == nothing["in_series"]
     assert (nothing["forged"], nothing["stacks"], nothing["slices"]) == ("nothing", len(people), 5 * len(people))
+    assert (processed["forged"], processed["stacks"], processed["slices"]) == (
+        "processed",
+        len(people),
+        5 * len(people),
+    )
     assert everything["stacks"] <= len(people) and everything["slices"] >= 0.7 * 5 * everything["stacks"]
-    for row in (nothing, everything):
-        assert row["in_series"] <= row["slices"] and row["as_pictures"] <= row["slices"]
+    for row in (nothing, processed, everything):
+        assert row["edited_alike"] <= row["stacks"]
+        assert row["without_limit"] <= row["in_series"] <= row["slices"] and row["as_pictures"] <= row["slices"]
         assert f"of {row['slices']}" in throughout.line(row)
 
 
