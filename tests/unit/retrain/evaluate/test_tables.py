@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,11 +201,29 @@ def test_the_gallery_keeps_the_worst_of_each_person() -> None:
     assert keeper.shots("hit") == []
 
 
-def test_a_picture_shows_both_outlines() -> None:
-    uri = gallery.png(shot("hit", 0.9, "p"))
-    image = np.asarray(
-        Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,")))).convert("RGB")
+def picture(one: Shot) -> np.ndarray:
+    uri = gallery.png(one)
+    data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def test_the_outline_of_a_small_region_keeps_its_colour_among_all_greys() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.zeros((256, 256), np.bool_)
+    truth[100:109, 120:129] = True
+    small = replace(
+        shot("miss", 0.1, "p"),
+        plane=rng.normal(100, 30, (256, 256)).astype(np.float32),
+        truth=truth,
+        model=np.zeros_like(truth),
     )
+    image = picture(small)
+    assert (image == np.array(gallery._TRUTH)).all(axis=2).sum() == 32
+    assert np.ptp(image[:, :256].astype(int), axis=2).max() == 0
+
+
+def test_a_picture_shows_both_outlines() -> None:
+    image = picture(shot("hit", 0.9, "p"))
     left, right = image[:, : image.shape[1] // 2 - 4].astype(int), image[:, image.shape[1] // 2 + 4 :].astype(int)
     assert np.ptp(left, axis=2).max() <= 8
     green = (right[:, :, 1] - right[:, :, 0] > 60) & (right[:, :, 1] - right[:, :, 2] > 60)
