@@ -54,9 +54,9 @@ _NEVER_SEEN = (
 )
 _KNOWN_FAILURES = (
     "Measured on the shipped weights, not anew on these. Who forges before reconstruction is not found. JPEG, zero "
-    "filling or denoising after the forgery hides part of it. Edits below 64 pixels and series forged throughout are "
-    "likely to be missed. Studies are found less often than slices. Whether a tumor was added or removed is often told "
-    "wrongly."
+    "filling or denoising after the forgery hides part of it. Edits below 64 pixels are likely to be missed, and so is "
+    "half of the slices of a series forged throughout. Studies are found less often than slices. Whether a tumor was "
+    "added or removed is often told wrongly."
 )
 _POINT = weights.OperatingPoint(name="none", forgery=1.0, tumor=1.0, n_authentic=0, flagged=0, false_alarm_upper=1.0)
 

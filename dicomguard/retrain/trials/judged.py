@@ -40,7 +40,7 @@ def judge(given: argparse.Namespace, names: Sequence[str] | None = None) -> Judg
     series = dataset.by_split(dataset.read_index(given.data))["validation"]
     if not series:
         raise Refused(f"{given.data} has no series of a validation patient. Add studies, or use another folder.")
-    detector = Detector.load(given.weights or weights.shipped(), device="cpu")
+    detector = Detector.load(given.weights or weights.shipped(), device="cpu", threads=1)
     pixels = [dataset.read_pixels(given.data, one) for one in series]
     runs = shown.forgeries(detector, pixels, seed=given.seed, per_family=given.per_family, names=names)
     made = {"model": detector.head.id, "split": "validation", "seed": given.seed, "per_family": given.per_family}

@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
     stacks = [dataset.read_pixels(given.data, one) for one in series if len(one.planes) >= FEWEST_FOR_SERIES]
     if not stacks:
         raise Refused(f"{given.data} has no stack of a {given.split} patient. Add studies, or use another folder.")
-    detector = Detector.load(given.weights or weights.shipped(), device="cpu")
+    detector = Detector.load(given.weights or weights.shipped(), device="cpu", threads=1)
     rows = [
         {"forged": name, **row}
         for name, row in (
