@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -279,9 +280,12 @@ def remove_leftovers(root: Path, *, older_than: float) -> int:
     """Remove temporary files last changed before `older_than` (POSIX seconds); they were never acknowledged."""
     removed = 0
     for path in (root / INCOMING).rglob("*"):
-        if path.is_file() and path.stat().st_mtime < older_than:
-            path.unlink(missing_ok=True)
-            removed += 1
+        # Another receiver process may finish with a file while this one looks at it.
+        with suppress(FileNotFoundError):
+            found = path.stat()
+            if stat.S_ISREG(found.st_mode) and found.st_mtime < older_than:
+                path.unlink()
+                removed += 1
     return removed
 
 

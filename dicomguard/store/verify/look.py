@@ -152,7 +152,7 @@ def _instances(tx: Tx, condition: object) -> tuple[InstanceRow, ...]:
 def strangers(store: Store) -> Iterator[StudyListing]:
     """What lies in folders that no row explains, folder by folder."""
     for day in sorted(store.root.glob("store/[0-9]*/*/*")):
-        for folder in sorted(path for path in day.iterdir() if path.is_dir()):
+        for folder in (day / name for name in _names(day)):
             place = str(folder.relative_to(store.root))
             if not _has_row(store, folder.name, place):
                 yield StudyListing(
@@ -325,4 +325,8 @@ def _folders(store: Store, folder: str) -> Iterator[str]:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    """Of the folders in it; none where it is gone, for retention removes folders meanwhile."""
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []

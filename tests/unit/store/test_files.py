@@ -55,6 +55,21 @@ def test_leftovers_of_dead_writers_go_and_young_ones_stay(tmp_path: Path) -> Non
     assert remove_leftovers(tmp_path, older_than=written + 1) == 1
 
 
+def test_a_file_that_another_process_finishes_meanwhile_is_no_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is listed, and renamed to its place before it is looked at, as happens at a start under load."""
+    incoming = tmp_path / "store/incoming"
+    incoming.mkdir(parents=True)
+    (incoming / "old.part").write_bytes(b"x")
+    listed = [incoming / "gone.part", incoming / "old.part"]
+    monkeypatch.setattr(Path, "rglob", lambda *_: iter(listed))
+    # `is_file` of 3.11 answers from a moment before the look at its time.
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    assert remove_leftovers(tmp_path, older_than=(incoming / "old.part").stat().st_mtime + 1) == 1
+    assert not (incoming / "old.part").exists()
+
+
 def test_a_state_folder_has_one_owner(tmp_path: Path) -> None:
     with lock_folder(tmp_path / "state"), pytest.raises(Refused, match="in use"), lock_folder(tmp_path / "state"):
         pass

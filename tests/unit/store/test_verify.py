@@ -372,6 +372,19 @@ def test_what_is_on_its_way_is_no_fault_on_a_running_node(store: Store, kept: Ke
     assert sorted(kinds(store)) == [Kind.FILE_WITHOUT_ROW, Kind.REVISION_WITHOUT_WORKFLOW]
 
 
+def test_a_day_that_retention_empties_meanwhile_has_no_strangers(
+    store: Store, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Path.glob
+
+    def listed(path: Path, pattern: str) -> Iterator[Path]:
+        yield from whole(path, pattern)
+        yield path / "store" / "2020" / "01" / "01"
+
+    monkeypatch.setattr(Path, "glob", listed)
+    assert list(look.strangers(store)) == []
+
+
 def test_a_fault_that_goes_away_is_not_told(store: Store, kept: Kept, tmp_path: Path) -> None:
     """1. a file is missing; 2. the node runs, so verify looks again; 3. by then it is there."""
     path = store.root / kept.instances[0]
