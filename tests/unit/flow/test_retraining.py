@@ -21,7 +21,7 @@ from dicomguard.retrain.archive.case import Split
 from dicomguard.store import models, runs
 from dicomguard.store.db import Store, open_store
 from dicomguard.store.files import FakeDisk
-from tests.unit.retrain.test_archive import new_case
+from tests.unit.retrain.archive_cases import new_case
 
 NOW = datetime(2026, 11, 28, 2, 0, tzinfo=UTC)
 

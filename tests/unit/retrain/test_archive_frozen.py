@@ -14,7 +14,7 @@ from dicomguard.retrain.archive import adding, contents, frozen, golden, review
 from dicomguard.retrain.archive.case import Split
 from dicomguard.retrain.archive.importers import dicom
 from dicomguard.store.files import FakeDisk
-from tests.unit.retrain.test_archive import CLOCK, dicom_case, instance, new_case, plane
+from tests.unit.retrain.archive_cases import CLOCK, dicom_case, instance, new_case, plane
 
 # One person at two places.
 NAMED = ((21, "clinic"), (22, "ward"))

@@ -1,5 +1,6 @@
 import ctypes
 import errno
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +47,15 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Kept]:
 def kept(template: tuple[Path, Kept]) -> Kept:
     """What lies in a copy of the template."""
     return template[1]
+
+
+@pytest.fixture
+def finished_store(tmp_path: Path, template: tuple[Path, Kept], clock: FakeClock) -> Iterator[Store]:
+    """A copy of the template, open."""
+    shutil.copytree(template[0], tmp_path / "state")
+    opened = open_store(tmp_path / "state", "", clock)
+    yield opened
+    opened.close()
 
 
 class Kernel:
