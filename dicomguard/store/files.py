@@ -45,7 +45,7 @@ class Space:
         self._stop_bytes = stop_bytes
         self._stopped = False
         self._sampled_at: float | None = None
-        self.free_bytes = 0
+        self._free_bytes = 0
         # What the files of acknowledged instances will still take.
         self.owed_bytes = 0
         # The receive log takes nothing any more.
@@ -57,9 +57,15 @@ class Space:
         if not self._stopped and self._sampled_at is not None and now - self._sampled_at < 1.0:
             return
         self._sampled_at = now
-        self.free_bytes = self._disk.free_bytes(self._folder) - self.owed_bytes
+        self._free_bytes = self._disk.free_bytes(self._folder) - self.owed_bytes
         bound = self._stop_bytes * 11 // 10 if self._stopped else self._stop_bytes
-        self._stopped = self.free_bytes < bound
+        self._stopped = self._free_bytes < bound
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that are free and not owed; below zero when more is owed than there is."""
+        self._sample()
+        return self._free_bytes
 
     @property
     def stopped(self) -> bool:
@@ -70,7 +76,6 @@ class Space:
     @property
     def low(self) -> bool:
         """True while a person should make room."""
-        self._sample()
         return self.free_bytes < self._low_bytes
 
     def check(self) -> None:
