@@ -22,7 +22,7 @@ from dicomguard.errors import Broken, Refused, Shortage, Unavailable
 
 JOB_FILE = "job.json"
 # Raised when the same study and model would get another verdict.
-ANALYZE_VERSION = "1"
+ANALYZE_VERSION = "2"
 # The child says something every two seconds; silence this long is a hang.
 SILENCE_S = 60.0
 # A fresh process now and then bounds what libraries leak.

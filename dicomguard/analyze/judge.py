@@ -25,6 +25,7 @@ class NetworkJudge:
         *,
         positions_mm: Sequence[float | None],
         spacing_mm: tuple[float, float] | None,
+        elsewhere: int,
     ) -> JudgedStack:
         """Judge slices of one shape in order; see `judging.Judge`."""
         asked = [
@@ -42,7 +43,11 @@ class NetworkJudge:
         ]
         looked_at = sum(one.state == "analysed" for one in found)
         linked = link.tracks(
-            seen, positions_mm=positions_mm, looked_at=looked_at, calibration=self._detector.calibration
+            seen,
+            positions_mm=positions_mm,
+            looked_at=looked_at,
+            elsewhere=elsewhere,
+            calibration=self._detector.calibration,
         )
         tracks = link.joined(linked)
         return JudgedStack(

@@ -60,6 +60,10 @@ class Judge(Protocol):
         *,
         positions_mm: Sequence[float | None],
         spacing_mm: tuple[float, float] | None,
+        elsewhere: int,
     ) -> JudgedStack:
-        """Judge slices of one shape in order along the normal; spacing between rows, then between columns."""
+        """Judge slices of one shape in order along the normal; spacing between rows, then between columns.
+
+        `elsewhere`: slices of the study's other stacks, in which a forgery is searched for as well.
+        """
         ...

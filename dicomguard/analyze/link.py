@@ -1,8 +1,8 @@
 """Detections of neighbouring slices → regions through the stack, and the stack's scores. Pure arrays.
 
 A region's probability is that of its best few neighbouring slices: one loud slice among quiet ones is no region. A
-region on a single slice of a stack pays for being alone, and a long stack has more chances to look forged than a short
-one: both are in the calibration (`scores.Calibration`). Knows no network and no DICOM.
+region on a single slice of a stack pays for being alone, and many slices, in one stack or in several, have more chances to look forged
+than few: both are in the calibration (`scores.Calibration`). Knows no network and no DICOM.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,6 +35,12 @@ _LESION_COST = 0.9
 _LOOSE_COUNT = 2
 # The points of tumor and forgery, and the gap (pixels) that two parts of one region may leave.
 _HALF = 0.5
+# A region begins and ends on slices that show it by themselves: at the alert of slices where it is forged. A lesion
+# fades out, and its slices below one half are as often lesion as not (docs/decisions/0019).
+_FORGED_END, _LESION_END = _HALF, 0.2
+# The middle of a forgery shows better than its rim, which fades into the scan: masks of what is forged are so much
+# wider (pixels).
+_RIM_PX = 2
 _TOUCHING_PX = 3
 
 
@@ -62,10 +68,17 @@ class Track:
 
 
 def tracks(
-    slices: Sequence[Sequence[Seen]], *, positions_mm: Sequence[float | None], looked_at: int, calibration: Calibration
+    slices: Sequence[Sequence[Seen]],
+    *,
+    positions_mm: Sequence[float | None],
+    looked_at: int,
+    elsewhere: int,
+    calibration: Calibration,
 ) -> list[Track]:
     """Link greedily from slice to slice, the best overlap first; slices without position stay alone.
 
+    `elsewhere`: slices of the study's other stacks. A study is flagged by any of its stacks, so what stands out in one
+    of eight means less than in the only one (docs/decisions/0019); a lesion shows in several and pays for its own.
     `looked_at`: how many of the slices were. Those without a head are none: they would make a long stack, whose finds
     count less, of a short one.
     """
@@ -76,22 +89,33 @@ def tracks(
         forged = forged_logit(
             [(index, one.p_forged) for index, one in members],
             placed=placed,
-            count=looked_at,
+            count=looked_at + elsewhere,
             lone_cost=calibration.lone_cost,
         )
         tumor = tumor_logit([one.p_tumor for _, one in members], placed=placed, count=looked_at)
-        masks: dict[int, Mask] = {}
-        for index, detection in members:
-            masks[index] = detection.mask | masks[index] if index in masks else detection.mask
+        p_forged = study_probability(forged, calibration, placed=placed)
+        is_forged = p_forged >= _HALF
+        kept = without_weak_ends(members, forged=is_forged)
         found.append(
             Track(
-                masks=masks,
-                p_forged=study_probability(forged, calibration, placed=placed),
+                masks={index: _wider(one.mask, _RIM_PX) if is_forged else one.mask for index, one in kept},
+                p_forged=p_forged,
                 p_tumor=scores.probability(tumor, calibration.study_tumor_slope, calibration.study_tumor_bias),
                 p_lesion=lesion_at_forgery([one for _, one in members], calibration),
             )
         )
     return found
+
+
+def without_weak_ends(members: Sequence[tuple[int, Seen]], *, forged: bool) -> Sequence[tuple[int, Seen]]:
+    """The members from the first to the last that shows the region by itself; the strongest alone when none does.
+
+    Every slice has a strongest place, and below a found region it often lies at the same one.
+    """
+    shown = [one.p_forged if forged else one.p_tumor for _, one in members]
+    point = min(_FORGED_END if forged else _LESION_END, max(shown))
+    strong = [place for place, p in enumerate(shown) if p >= point]
+    return members[strong[0] : strong[-1] + 1]
 
 
 def joined(found: Sequence[Track]) -> list[Track]:
@@ -117,8 +141,13 @@ def _says(track: Track) -> tuple[bool, bool]:
 
 
 def _touch(one: Mapping[int, Mask], other: Mapping[int, Mask]) -> bool:
-    kernel = np.ones((2 * _TOUCHING_PX + 1, 2 * _TOUCHING_PX + 1), np.uint8)
-    return any((cv2.dilate(one[i].astype(np.uint8), kernel) > 0)[other[i]].any() for i in one.keys() & other.keys())
+    return any(_wider(one[i], _TOUCHING_PX)[other[i]].any() for i in one.keys() & other.keys())
+
+
+def _wider(mask: Mask, by_px: int) -> Mask:
+    """H×W with everything that lies within so many pixels."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * by_px + 1, 2 * by_px + 1))
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), kernel) > 0, dtype=bool)
 
 
 def _union(one: Track, other: Track) -> Track:
@@ -159,7 +188,7 @@ def chains(slices: Sequence[Sequence[Seen]], *, positions_mm: Sequence[float | N
 def forged_logit(members: Sequence[tuple[int, float]], *, placed: bool, count: int, lone_cost: float) -> float:
     """Logit of a track: its best three neighbouring slices together, or the best alone at a cost.
 
-    `members`: index of the slice and its probability; `count`: slices of the stack, more cost more. Loose
+    `members`: index of the slice and its probability; `count`: slices of the study, more cost more. Loose
     pictures (`placed` false) are judged one by one: each is a stack of its own.
     """
     logits = [scores.logit(p) for _, p in members]

@@ -65,6 +65,7 @@ def examine(
     """Analyse a frozen study. Raise `Broken` when a file is not the one that was frozen."""
     root = Path(job.files_root)
     wanted = sum(not item.skipped for plan in job.manifest.series for item in plan.slices if plan.analysed)
+    searched = sum(map(_searched, job.manifest.series))
     done = 0
     stacks: list[Stack] = []
     checked: set[str] = set()
@@ -100,7 +101,7 @@ def examine(
         _drop_odd(stack, planes)
         if planes:
             stack.seen = evidence.inspect(stack.facts, planes)
-            stack.judged = _judged(judge, plan, stack.places, planes)
+            stack.judged = _judged(judge, plan, stack.places, planes, elsewhere=searched - _searched(plan))
             compressed = any(found.kind == "compression_traces" for found in stack.seen)
             stack.outside = domain.outside(planes, plan, stack.judged, compressed=compressed)
         done += len(stack.places)
@@ -108,10 +109,19 @@ def examine(
     return _answer(job, stacks, model, software, created(), authentic_scores)
 
 
-def _judged(judge: Judge, plan: SeriesPlan, places: Sequence[int], planes: Sequence[Plane]) -> JudgedStack:
+def _searched(plan: SeriesPlan) -> int:
+    """Slices of a stack that are to be judged beside each other; loose pictures are judged one by one."""
+    if not plan.analysed:
+        return 0
+    return sum(not item.skipped and item.position_mm is not None for item in plan.slices)
+
+
+def _judged(
+    judge: Judge, plan: SeriesPlan, places: Sequence[int], planes: Sequence[Plane], *, elsewhere: int
+) -> JudgedStack:
     """The judge's answer with sentences on the regions that may be reported."""
     positions = [plan.slices[place].position_mm for place in places]
-    answer = judge.stack(planes, positions_mm=positions, spacing_mm=plan.pixel_spacing_mm)
+    answer = judge.stack(planes, positions_mm=positions, spacing_mm=plan.pixel_spacing_mm, elsewhere=elsewhere)
     placed = None not in positions
     described = tuple(
         replace(region, evidence=(*region.evidence, *traces.describe(planes, region.masks, placed=placed)))

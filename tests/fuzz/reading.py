@@ -69,6 +69,7 @@ class Discs:
         *,
         positions_mm: Sequence[float | None],
         spacing_mm: tuple[float, float] | None,
+        elsewhere: int,
     ) -> JudgedStack:
         """As `analyze.judging.Judge`."""
         count = len(slices)

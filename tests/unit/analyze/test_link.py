@@ -22,12 +22,16 @@ def places(*slices: list[Seen], positions: list[float | None] | None = None) -> 
 
 
 def linked(
-    *slices: list[Seen], placed: bool = True, lone_cost: float = 0.0, looked_at: int | None = None
+    *slices: list[Seen],
+    placed: bool = True,
+    lone_cost: float = 0.0,
+    looked_at: int | None = None,
+    elsewhere: int = 0,
 ) -> list[Track]:
     where = [5.0 * i if placed else None for i in range(len(slices))]
     calibration = replace(UNCALIBRATED, lone_cost=lone_cost)
     count = len(slices) if looked_at is None else looked_at
-    return tracks(list(slices), positions_mm=where, looked_at=count, calibration=calibration)
+    return tracks(list(slices), positions_mm=where, looked_at=count, elsewhere=elsewhere, calibration=calibration)
 
 
 def test_overlap_links_and_distance_does_not() -> None:
@@ -55,8 +59,31 @@ def test_slices_without_place_stay_alone() -> None:
 
 
 def test_masks_of_a_track_are_those_of_its_slices() -> None:
-    (track,) = linked([seen()], [seen(32)])
+    (track,) = linked([seen(forged=0.1)], [seen(32, forged=0.1)])
     assert [np.array_equal(track.masks[i], seen(30 + 2 * i).mask) for i in (0, 1)] == [True, True]
+
+
+def test_the_mask_of_a_forgery_takes_in_its_rim() -> None:
+    (track,) = linked([seen(forged=0.9)])
+    assert not (seen(radius=7).mask & ~track.masks[0]).any()
+    assert not (track.masks[0] & ~seen(radius=9).mask).any()
+
+
+def test_a_forged_region_ends_where_slices_stop_showing_it() -> None:
+    loud, quiet = [seen(forged=0.95, tumor=0.0)], [seen(forged=0.3, tumor=0.0)]
+    (track,) = linked(quiet, quiet, loud, quiet, loud, loud, quiet)
+    assert track.p_forged >= 0.5 and sorted(track.masks) == [2, 3, 4, 5]
+
+
+def test_a_lesion_fades_out() -> None:
+    clear, faint, none = ([seen(forged=0.1, tumor=p)] for p in (0.9, 0.25, 0.1))
+    (track,) = linked(none, faint, clear, clear, faint, none)
+    assert sorted(track.masks) == [1, 2, 3, 4]
+
+
+def test_a_region_that_no_slice_shows_by_itself_is_its_strongest_slice() -> None:
+    (track,) = linked([seen(forged=0.1, tumor=0.1)], [seen(forged=0.1, tumor=0.15)], [seen(forged=0.1, tumor=0.1)])
+    assert sorted(track.masks) == [1]
 
 
 def test_air_around_a_head_does_not_quieten_it() -> None:
@@ -89,6 +116,15 @@ def test_more_slices_make_an_alarm_harder() -> None:
     few = linked(*[[seen(forged=0.9)]] * 3)
     many = linked(*[[seen(forged=0.9)]] * 3, *[[]] * 97)
     assert many[0].p_forged < few[0].p_forged
+
+
+def test_more_slices_in_other_stacks_do_so_too_and_leave_lesions_and_pictures_as_they_are() -> None:
+    loud = [[seen(forged=0.9, tumor=0.9)]] * 25
+    (alone,), (one_of_four,), (long,) = linked(*loud), linked(*loud, elsewhere=75), linked(*loud, *[[]] * 75)
+    assert one_of_four.p_forged == long.p_forged < alone.p_forged
+    assert one_of_four.p_tumor == alone.p_tumor
+    picture = [seen(forged=0.9)]
+    assert linked(picture, placed=False, elsewhere=75)[0].p_forged == linked(picture, placed=False)[0].p_forged
 
 
 def test_nothing_seen_nothing_linked() -> None:

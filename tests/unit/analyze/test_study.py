@@ -51,6 +51,7 @@ class Judge:
     regions: tuple[JudgedRegion, ...] = ()
     no_head: tuple[int, ...] = ()
     asked: list[tuple[int, list[float | None]]] = field(default_factory=list)
+    elsewhere: list[int] = field(default_factory=list)
 
     def stack(
         self,
@@ -58,7 +59,9 @@ class Judge:
         *,
         positions_mm: Sequence[float | None],
         spacing_mm: tuple[float, float] | None,
+        elsewhere: int,
     ) -> JudgedStack:
+        self.elsewhere.append(elsewhere)
         self.asked.append((len(slices), list(positions_mm)))
         return JudgedStack(
             scores=tuple(None if i in self.no_head else 0.1 for i in range(len(slices))),
@@ -187,6 +190,17 @@ def test_nothing_decodable_is_not_analysable(tmp_path: Path) -> None:
     assert (verdict.category, verdict.score.forgery) == ("not_analysable", None)
     assert verdict.series[0].reason == "It was chosen, but no slice could be analysed: time limit."
     assert not verdict.series[0].analysed
+
+
+def test_each_stack_knows_in_how_many_other_slices_a_forgery_is_searched_for(tmp_path: Path) -> None:
+    long = studies.series(7, name="t2", number=2, description="AX T2")
+    scout = studies.series(3, name="scout", number=3, description="LOCALIZER")
+    for one in scout:
+        one.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    judge = Judge()
+    examined(job_of(tmp_path, [*studies.series(5), *long, *scout]), judge)
+    assert [count for count, _ in judge.asked] == [5, 7]
+    assert judge.elsewhere == [7, 5]
 
 
 def test_a_series_of_which_nothing_was_decoded_lowers_the_share_of_the_head(tmp_path: Path) -> None:

@@ -70,9 +70,7 @@ def test_the_table_alone_is_refreshed(page: Page) -> None:
     assert "<html" not in text
 
 
-def test_the_queue_shows_what_is_free_at_the_first_look_and_later(
-    page: Page, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_queue_shows_what_is_free_at_the_first_look_and_later(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     for free, shown in ((5_000_000_000, "5.0 GB"), (3_000_000_000, "3.0 GB"), (0, "0 bytes")):
         monkeypatch.setattr(page.store.disk, "free_bytes", lambda _folder, free=free: free)
         text = page.get("/queue").text
