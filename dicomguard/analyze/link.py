@@ -1,8 +1,8 @@
 """Detections of neighbouring slices → regions through the stack, and the stack's scores. Pure arrays.
 
 A region's probability is that of its best few neighbouring slices: one loud slice among quiet ones is no region. A
-region on a single slice of a stack pays for being alone, and many slices, in one stack or in several, have more chances to look forged
-than few: both are in the calibration (`scores.Calibration`). Knows no network and no DICOM.
+region on a single slice of a stack pays for being alone, and many slices, in one stack or in several, have more chances
+to look forged than few: both are in the calibration (`scores.Calibration`). Knows no network and no DICOM.
 """
 
 from collections.abc import Mapping, Sequence
@@ -98,7 +98,7 @@ def tracks(
         kept = without_weak_ends(members, forged=is_forged)
         found.append(
             Track(
-                masks={index: _wider(one.mask, _RIM_PX) if is_forged else one.mask for index, one in kept},
+                masks={index: wider(one.mask, _RIM_PX) if is_forged else one.mask for index, one in kept},
                 p_forged=p_forged,
                 p_tumor=scores.probability(tumor, calibration.study_tumor_slope, calibration.study_tumor_bias),
                 p_lesion=lesion_at_forgery([one for _, one in members], calibration),
@@ -141,10 +141,10 @@ def _says(track: Track) -> tuple[bool, bool]:
 
 
 def _touch(one: Mapping[int, Mask], other: Mapping[int, Mask]) -> bool:
-    return any(_wider(one[i], _TOUCHING_PX)[other[i]].any() for i in one.keys() & other.keys())
+    return any(wider(one[i], _TOUCHING_PX)[other[i]].any() for i in one.keys() & other.keys())
 
 
-def _wider(mask: Mask, by_px: int) -> Mask:
+def wider(mask: Mask, by_px: int) -> Mask:
     """H×W with everything that lies within so many pixels."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * by_px + 1, 2 * by_px + 1))
     return np.asarray(cv2.dilate(mask.astype(np.uint8), kernel) > 0, dtype=bool)

@@ -170,9 +170,9 @@ def _study_score(linked: _Linked, c: Calibration) -> float:
 
 
 def _linked(run: Run, c: Calibration) -> _Linked:
-    positions = _positions(run)
+    places = positions(run)
     chains = []
-    for members in link.chains(_detections(run, c), positions_mm=positions):
+    for members in link.chains(detections(run, c), positions_mm=places):
         on_lesion = any(
             (one.mask & run.lesions[run.planes[index]]).sum() >= _LESION_OVERLAP * one.mask.sum()
             for index, one in members
@@ -193,11 +193,11 @@ def _linked(run: Run, c: Calibration) -> _Linked:
     return _Linked(chains=tuple(chains), placed=len(run.planes) > 1, count=len(run.planes))
 
 
-def _positions(run: Run) -> list[float | None]:
+def positions(run: Run) -> list[float | None]:
     return [float(plane) if len(run.planes) > 1 else None for plane in run.planes]
 
 
-def _detections(run: Run, c: Calibration) -> list[list[link.Seen]]:
+def detections(run: Run, c: Calibration) -> list[list[link.Seen]]:
     """As `Detector` makes them from the same slices."""
     values = scores.values(_looks(run), c)
     return [
