@@ -20,8 +20,6 @@ from dicomguard.retrain.archive.case import Case, CaseFile, Entry, Label, Role, 
 
 INCOMING = "incoming"
 _BLOCK_BYTES = 1 << 20
-# Of each text that a case brings; a citation fits.
-MOST_LETTERS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +67,7 @@ def add(
 
     `split_of` gives a person's split; None: the frozen lists of the package, else the hash of the key.
     """
-    _refuse_garbage(new)
+    _refuse_garbage(new, curator)
     with manifest.locked(root):
         known = contents.read(root).entries if (root / manifest.MANIFEST).is_file() else ()
         _refuse_copies(new, known)
@@ -96,14 +94,10 @@ def add(
         return case
 
 
-def _refuse_garbage(new: NewCase) -> None:
-    """Asked of what comes in only: a line that is there already has to stay readable."""
+def _refuse_garbage(new: NewCase, curator: str) -> None:
     for name in ("source", "patient", "group", "licence", "label_provenance"):
-        text, what = str(getattr(new, name)), name.replace("_", " ")
-        if len(text) > MOST_LETTERS:
-            raise Refused(f"The {what} has {len(text)} letters; {MOST_LETTERS} are allowed. Shorten it.")
-        if hidden := next((letter for letter in text if not letter.isprintable()), ""):
-            raise Refused(f"The {what} has the character U+{ord(hidden):04X}, which cannot be shown. Take it out.")
+        manifest.check_text(name.replace("_", " "), str(getattr(new, name)))
+    manifest.check_text("name of the curator", curator.strip())
 
 
 def _refuse_copies(new: NewCase, known: Sequence[Entry]) -> None:

@@ -24,6 +24,8 @@ MANIFEST, HEAD, LOCK = "manifest.jsonl", "head.json", ".lock"
 FIRST = "0" * 64
 # A line names each file of a case, about 300 bytes each; a study of 10,000 frames fits.
 MAX_LINE_BYTES = 8 << 20
+# Of each text that a person brings; a citation fits.
+MOST_LETTERS = 400
 
 
 class Disk(Protocol):
@@ -167,10 +169,19 @@ def locked(root: Path) -> Iterator[None]:
         yield
 
 
+def check_text(what: str, text: str) -> None:
+    """Raise `Refused` for a text too long or not to be shown on a line; asked only of what is to be added."""
+    if len(text) > MOST_LETTERS:
+        raise Refused(f"The {what} has {len(text)} letters; {MOST_LETTERS} are allowed. Shorten it.")
+    if hidden := next((letter for letter in text if not letter.isprintable()), ""):
+        raise Refused(f"The {what} has the character U+{ord(hidden):04X}, which cannot be shown. Take it out.")
+
+
 def append(root: Path, *, kind: str, by: str, body: Mapping[str, Any], clock: Clock, disk: Disk) -> Line:
     """Add one event, durable when this returns. Call it inside `locked`."""
     if not by.strip():
         raise Refused("The person who does this is not named. Give a name with --by.")
+    check_text("name of the person who does this", by.strip())
     lines = read(root) if (root / MANIFEST).is_file() else ()
     previous = lines[-1].sha256 if lines else FIRST
     value: dict[str, Any] = {

@@ -24,6 +24,7 @@ def review(
 
     `counts_as` says whom a name counts as: where there are accounts, a new one is no second pair of eyes.
     """
+    manifest.check_text("remark", remark.strip())
     with manifest.locked(root):
         before = contents.read(root)
         entry = _find(before.entries, case_id)

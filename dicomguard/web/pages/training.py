@@ -197,7 +197,7 @@ def second_reader(request: Request, site: Site, fields: Mapping[str, str]) -> Re
         required(fields, "case", "The id of the case"),
         by=request.state.visitor.name,
         accepted=fields.get("accepted") == "1",
-        remark=fields.get("remark", "")[:400],
+        remark=fields.get("remark", ""),
         clock=site.clock,
         disk=site.store.disk,
         counts_as=counts_as,

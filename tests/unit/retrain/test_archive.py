@@ -11,7 +11,7 @@ from dicomguard.retrain.archive import adding, contents, golden, manifest, revie
 from dicomguard.retrain.archive.adding import NewCase, NewFile
 from dicomguard.retrain.archive.case import Case, Split
 from dicomguard.store.files import Died, FakeDisk
-from tests.unit.retrain.archive_cases import CLOCK, add, dicom_case, in_test, new_case
+from tests.unit.retrain.archive_cases import CLOCK, add, dicom_case, in_test, in_train, new_case
 
 
 @pytest.fixture
@@ -115,6 +115,22 @@ def test_labels_and_masks_must_agree(root: Path, tmp_path: Path) -> None:
         add(root, NewCase(**fields, label="tumor", files=(NewFile(path="../x", source=b"x", role="plane"),)))
     with pytest.raises(Refused, match="no files"):
         add(root, NewCase(**fields, label="tumor", files=()))
+
+
+@pytest.mark.parametrize(
+    ("by", "remark", "what"),
+    [("g" * 401, "", "name of the person"), ("grace\x1b[2J", "", "name of the person"), ("grace", "x\ny", "remark")],
+)
+def test_a_review_whose_texts_cannot_be_shown_leaves_the_case_as_it_was(
+    root: Path, tmp_path: Path, by: str, remark: str, what: str
+) -> None:
+    case_id = add(root, new_case(tmp_path / "in", 1))
+    with pytest.raises(Refused, match=what):
+        review.review(root, case_id, by=by, accepted=True, remark=remark, clock=CLOCK, disk=FakeDisk())
+    assert contents.read(root).entries[0].state == "to review"
+    with pytest.raises(Refused, match="name of the curator"):
+        adding.add(root, new_case(tmp_path / "in", 2), curator="a\tb", clock=CLOCK, disk=FakeDisk(), split_of=in_train)
+    assert len(contents.read(root).entries) == 1 and not list((root / "incoming").glob("*"))
 
 
 @pytest.mark.parametrize("name", ["source", "patient", "group", "licence", "label_provenance"])
