@@ -170,6 +170,11 @@ TEXTS = {
         "; at this threshold {flagged} of the {n} authentic slices that it was set on were flagged "
         "(95 % upper bound {upper:.1f} %, if those of one person were independent)."
     ),
+    "slices_above": (
+        "At or above the alert threshold by themselves, which is too little to flag the study: {slices} (highest score "
+        "{highest:.2f}){known}."
+    ),
+    "slices_above_known": "; {flagged} of the {n} authentic slices that the threshold was set on were so too",
     "all_analysed": "All {total} slices were analysed.",
     "one_analysed": "The one slice was analysed.",
     "partly_analysed": "{analysed} of {total} slices were analysed.",

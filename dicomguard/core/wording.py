@@ -87,6 +87,7 @@ def compose(verdict: Verdict, manifest: Manifest, earlier: Verdict | None = None
     summary = [
         revision,
         *_found(verdict, places),
+        _slices_above(verdict, places),
         _coverage(verdict),
         *_notes(verdict, places),
         not_looked_at,
@@ -176,6 +177,22 @@ def _score(verdict: Verdict) -> str:
         return f"{first}."
     upper = 100 * point.false_alarm_upper
     return first + _text("false_alarms", flagged=point.flagged, n=point.n_authentic, upper=upper)
+
+
+def _slices_above(verdict: Verdict, places: "Places") -> str:
+    """Said of a study that is not flagged: what its slices say by themselves is not passed by in silence."""
+    if verdict.category not in ("real", "absent"):
+        return ""
+    point = verdict.model.operating_point
+    above = {
+        (item.sop_instance_uid, item.frame): item.forgery
+        for item in verdict.slices
+        if item.forgery is not None and item.forgery >= point.forgery
+    }
+    if not above:
+        return ""
+    known = _text("slices_above_known", flagged=point.flagged, n=point.n_authentic) if point.n_authentic else ""
+    return _text("slices_above", slices=places.name(above), highest=max(above.values()), known=known)
 
 
 def size(finding: Finding) -> str:

@@ -51,6 +51,25 @@ def test_absent() -> None:
     )
 
 
+def test_slices_that_stand_out_alone_are_named_where_the_study_is_not_flagged() -> None:
+    made = case("absent", [source()])
+    high = {3: 0.71, 4: 0.62, 9: 0.619}
+    slices = tuple(replace(one, forgery=high.get(i, one.forgery)) for i, one in enumerate(made.verdict.slices))
+    verdict = replace(made.verdict, slices=slices)
+    said = texts(replace(made, verdict=verdict)).summary
+    assert (
+        "alert threshold 0.62. At or above the alert threshold by themselves, which is too little to flag the study: "
+        "slices 4 and 5 of series 3 (highest score 0.71); 2 of the 100 authentic slices that the threshold was set on "
+        "were so too. All 20 slices were analysed."
+    ) in said
+    point = replace(verdict.model.operating_point, n_authentic=0, flagged=0)
+    untried = replace(verdict, model=replace(verdict.model, operating_point=point))
+    assert "(highest score 0.71). All 20" in texts(replace(made, verdict=untried)).summary
+    flagged = case("added", [source()], [Spot(category="added", places=range(7, 14))])
+    loud = tuple(replace(one, forgery=0.9) for one in flagged.verdict.slices)
+    assert "by themselves" not in texts(replace(flagged, verdict=replace(flagged.verdict, slices=loud))).summary
+
+
 def test_added() -> None:
     made = texts(case("added", [source()], [Spot(category="added", places=range(7, 14))]))
     assert made.summary == (
