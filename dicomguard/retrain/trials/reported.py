@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> int:
     table = {
         **seen.made,
         "ends": ends(runs, c),
+        "lesion_ends": lesion_ends(runs, c),
         "rims": [{"rim_px": rim, **fit(runs, c, rim_px=rim)} for rim in _RIMS_PX],
         "stacks": [
             {"stacks": k, **flagged(runs, c, stacks=k), **known(seen.detector.head.authentic_scores, c, stacks=k)}
@@ -63,6 +64,25 @@ def ends(runs: Sequence[Run], c: Calibration) -> dict[str, list[int]]:
             for index, _ in members:
                 counted = kept if index in within else cut
                 counted[0] += run.planes[index] in run.masks
+                counted[1] += 1
+    return {"kept": kept, "cut": cut}
+
+
+def lesion_ends(runs: Sequence[Run], c: Calibration) -> dict[str, list[int]]:
+    """Slices that regions reported as real lie on, in authentic stacks: [showing a lesion, all], kept and cut off."""
+    kept, cut = [0, 0], [0, 0]
+    for run in runs:
+        if run.family or len(run.planes) < FEWEST_FOR_SERIES or not run.pixels.series.lesion_known:
+            continue
+        for members in link.chains(calibrate.detections(run, c), positions_mm=calibrate.positions(run)):
+            tumor = link.tumor_logit([one.p_tumor for _, one in members], placed=True, count=len(run.planes))
+            lesion = scores.probability(tumor, c.study_tumor_slope, c.study_tumor_bias)
+            if lesion < ALERT or _probability(members, c, count=len(run.planes)) >= ALERT:
+                continue
+            within = {index for index, _ in link.without_weak_ends(members, forged=False)}
+            for index, _ in members:
+                counted = kept if index in within else cut
+                counted[0] += bool(run.lesions[run.planes[index]].any())
                 counted[1] += 1
     return {"kept": kept, "cut": cut}
 
@@ -120,6 +140,10 @@ def lines(table: dict[str, Any]) -> list[str]:
     found = [
         f"slices of flagged regions, {name}: {shown} of {of} show the forgery"
         for name, (shown, of) in table["ends"].items()
+    ]
+    found += [
+        f"slices of real regions, {name}: {shown} of {of} show a lesion"
+        for name, (shown, of) in table["lesion_ends"].items()
     ]
     for row in table["rims"]:
         if row["slices"]:

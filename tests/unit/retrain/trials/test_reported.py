@@ -41,6 +41,18 @@ def test_ends_that_no_slice_shows_are_counted_apart() -> None:
     assert reported.ends([FORGED, QUIET], CALIBRATION) == {"kept": [2, 2], "cut": [0, 8]}
 
 
+def test_slices_of_real_lesions_are_counted_apart_too() -> None:
+    (first, *_) = QUIET.seen
+    tumor = {2: 6.0, 3: 6.0, 4: 6.0, 5: -1.0, 6: -3.0}
+    seen = tuple(
+        replace(first, regions=(replace(first.regions[0], lesion=tumor[i]),) if i in tumor else ()) for i in range(10)
+    )
+    lesions = {i: disc(6) if 2 <= i <= 4 else disc(0) & False for i in range(10)}
+    run = replace(QUIET, seen=seen, lesions=lesions)
+    assert run.pixels.series.lesion_known
+    assert reported.lesion_ends([run, FORGED], CALIBRATION) == {"kept": [3, 4], "cut": [0, 1]}
+
+
 def test_the_rim_that_fits_has_the_best_figures() -> None:
     rows = [reported.fit([FORGED, QUIET], CALIBRATION, rim_px=rim) for rim in (0, 3)]
     assert [row["slices"] for row in rows] == [2, 2]
@@ -61,6 +73,7 @@ def test_the_same_stack_counts_for_less_among_others() -> None:
 def test_the_tables_are_sentences() -> None:
     table = {
         "ends": reported.ends([FORGED], CALIBRATION),
+        "lesion_ends": reported.lesion_ends([FORGED], CALIBRATION),
         "rims": [{"rim_px": 0, **reported.fit([FORGED], CALIBRATION, rim_px=0)}],
         "stacks": [
             {"stacks": 1, **reported.flagged([FORGED], CALIBRATION, stacks=1), "known_authentic": [1, 4]},
