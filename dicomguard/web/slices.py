@@ -15,6 +15,7 @@ from starlette.requests import Request
 from dicomguard import part10
 from dicomguard.core import wording
 from dicomguard.core.finding import Finding, FindingSlice
+from dicomguard.core.places import Places
 from dicomguard.core.study import CONFLICT_COPY, Manifest, SeriesPlan, SliceFile
 from dicomguard.core.verdict import SliceReport, Verdict
 from dicomguard.errors import Refused
@@ -102,7 +103,7 @@ def view(store: Store, verdict: Verdict, manifest: Manifest, *, series: int, ind
         index=index,
         count=len(manifest.series[series].slices),
         name=wording.slice_name(ref, manifest),
-        skipped=_skipped(item, _reports(verdict).get(_key(item)), wording.Places(manifest)),
+        skipped=_skipped(item, _reports(verdict).get(_key(item)), Places(manifest)),
         rows=rows,
         columns=columns,
         stretch=_stretch(manifest.series[series]),
@@ -112,7 +113,7 @@ def view(store: Store, verdict: Verdict, manifest: Manifest, *, series: int, ind
 
 def listing(request: Request, verdict: Verdict, manifest: Manifest) -> dict[str, Any]:
     """JSON for the viewer: series with slices in order, and where to begin."""
-    reports, outlines, places = _reports(verdict), _outlines(verdict), wording.Places(manifest)
+    reports, outlines, places = _reports(verdict), _outlines(verdict), Places(manifest)
     first = key_slice(verdict, manifest)
     base = request.url.path.removesuffix("slices.json")
     return {
@@ -185,7 +186,7 @@ def _score(report: SliceReport | None) -> float | None:
     return None if report is None else report.forgery
 
 
-def _skipped(item: SliceFile, report: SliceReport | None, places: wording.Places) -> str:
+def _skipped(item: SliceFile, report: SliceReport | None, places: Places) -> str:
     if report is not None:
         return places.why(report)
     return item.skipped or "not analysed"
