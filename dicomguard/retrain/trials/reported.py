@@ -1,7 +1,7 @@
 """What a report says beyond its scores: on which slices a region lies, how its mask fits, what several stacks cost.
 
-Validation patients; their stacks are forged, scored and linked as in the product. On the way to
-`link.tracks` its two choices are undone: ends of a region that no slice shows by itself, and masks without the rim.
+Validation patients; their stacks are forged, scored and linked as in the product, and the choices of `link.tracks` are
+undone one by one: where a region ends, how much wider its masks are, and what a study of several stacks pays.
 
     python -m dicomguard.retrain.trials.reported --data FOLDER --out FOLDER --per-family 3
 """
@@ -28,7 +28,7 @@ _STACKS = (1, 2, 4, 8)
 
 
 def main(arguments: list[str]) -> int:
-    """Judge, print the three tables, write `reported.json`."""
+    """Judge, print the tables, write `reported.json`."""
     parser = judged.parser("Slices, masks and studies of several stacks, as they are reported.")
     parser.add_argument("--held-back", action="store_true", help="the families that no training has drawn")
     given = parser.parse_args(arguments)

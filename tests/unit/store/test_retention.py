@@ -1,7 +1,5 @@
 """Retention deletes what is judged, delivered and past its time, can be cut off anywhere, and says what it did."""
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,14 +7,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from dicomguard.clock import FakeClock
 from dicomguard.core.commitment import Commitment
 from dicomguard.core.commitment import State as Committed
 from dicomguard.core.delivery import State
 from dicomguard.core.retention import Policy
 from dicomguard.flow import states as flow_states
 from dicomguard.store import associations, audit, commitments, counters, leases, retention, studies, tables
-from dicomguard.store.db import Store, open_store
+from dicomguard.store.db import Store
 from dicomguard.store.intake import Duplicate, Outcome, Stored, receive, receive_file
 from dicomguard.store.verify.findings import Kind
 from dicomguard.store.verify.inspection import Inspector
@@ -29,11 +26,8 @@ POLICY = Policy(images=30 * DAY, images_bytes=None, results=365 * DAY)
 
 
 @pytest.fixture
-def store(tmp_path: Path, template: tuple[Path, Kept], clock: FakeClock) -> Iterator[Store]:
-    shutil.copytree(template[0], tmp_path / "state")
-    opened = open_store(tmp_path / "state", "", clock)
-    yield opened
-    opened.close()
+def store(finished_store: Store) -> Store:
+    return finished_store
 
 
 def run(store: Store, after: timedelta, policy: Policy = POLICY) -> retention.Done:
